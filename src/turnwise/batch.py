@@ -1,0 +1,282 @@
+"""Packed training data: many sequences on one token axis, without padding.
+
+Everything about token t is stored at t. The logit that predicts token t lives at position t-1 of the
+network's output; that shift is made in `turnwise.models.policy` and nowhere else.
+
+A *sequence* is a stretch of context the model sees at once. An episode is one sequence unless a turn is
+`fresh` (compaction, memory-less policy): then a new sequence starts there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from turnwise.episode import Episode
+
+Streams = Mapping[str, Sequence[NDArray[Any]]]
+"""Per-token data by name: for each episode one array over its action tokens, all turns in a row."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """S sequences packed on one token axis of length T.
+
+    Attributes:
+        tokens: (T,) int64.
+        cu_seqlens: (S + 1,) int64, cumulative sequence lengths, starting at 0 and ending at T.
+        action: (T,) bool, the token was sampled by the policy: A of them.
+        turn: (T,) int64, index of the turn within its episode.
+        final: (T,) bool, a sentinel that stands for "the token after `last_obs`": F of them. Its value is the
+            bootstrap value of a truncated episode; it is never an action and no other token sees it.
+        token: name -> (T,) float32; zero outside action tokens.
+        seq: name -> (S,) tensor; always holds ``episode``, the index of the sequence's episode.
+    """
+
+    tokens: Tensor
+    cu_seqlens: Tensor
+    action: Tensor
+    turn: Tensor
+    final: Tensor
+    token: Mapping[str, Tensor] = field(default_factory=dict)
+    seq: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Number of sequences S."""
+        return len(self.cu_seqlens) - 1
+
+    @property
+    def lengths(self) -> Tensor:
+        """(S,) int64, tokens per sequence."""
+        return self.cu_seqlens.diff()
+
+    @property
+    def positions(self) -> Tensor:
+        """(T,) int64, position of each token within its sequence."""
+        starts = torch.repeat_interleave(self.cu_seqlens[:-1], self.lengths)
+        return torch.arange(len(self.tokens), device=self.tokens.device) - starts
+
+    @property
+    def sequence(self) -> Tensor:
+        """(T,) int64, index of the sequence each token belongs to."""
+        return torch.repeat_interleave(torch.arange(len(self), device=self.tokens.device), self.lengths)
+
+    @property
+    def turn_start(self) -> Tensor:
+        """(T,) bool, the first action token of each turn."""
+        before = torch.cat([self.action.new_zeros(1), self.action[:-1]])
+        first = self.positions == 0
+        changed = torch.cat([self.action.new_ones(1), self.turn[1:] != self.turn[:-1]])
+        return self.action & (~before | first | changed)
+
+    def stream(self, name: str) -> Tensor:
+        """(A,) float32, the stream `name` at the action tokens.
+
+        Raises:
+            KeyError: no such stream, with the list of those there are.
+        """
+        if name not in self.token:
+            raise KeyError(f"the batch has no stream {name!r}; it has {sorted(self.token)}")
+        return self.token[name][self.action]
+
+    def with_stream(self, name: str, values: Tensor) -> Batch:
+        """A copy with the (A,) `values` stored as stream `name`."""
+        full = torch.zeros(self.tokens.shape, dtype=torch.float32, device=self.tokens.device)
+        full[self.action] = values.to(torch.float32)
+        return replace(self, token={**self.token, name: full})
+
+    def weighted(self, weight: Callable[[Batch], Tensor]) -> Batch:
+        """A copy whose stream ``weight`` is `weight(self)`, (A,).
+
+        Call it on everything that enters one optimizer step, before any micro-batching: losses are then sums, and
+        the gradient does not depend on the split.
+        """
+        return self.with_stream("weight", weight(self))
+
+    def select(self, sequences: Tensor | Sequence[int]) -> Batch:
+        """The named sequences, in the given order."""
+        chosen = torch.as_tensor(sequences, dtype=torch.int64, device=self.tokens.device)
+        lengths = self.lengths[chosen]
+        cu = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        offset = torch.repeat_interleave(self.cu_seqlens[:-1][chosen] - cu[:-1], lengths)
+        index = torch.arange(int(cu[-1]), device=self.tokens.device) + offset
+        return Batch(
+            tokens=self.tokens[index],
+            cu_seqlens=cu,
+            action=self.action[index],
+            turn=self.turn[index],
+            final=self.final[index],
+            token={name: values[index] for name, values in self.token.items()},
+            seq={name: values[chosen] for name, values in self.seq.items()},
+        )
+
+    def minibatches(self, size: int, rng: np.random.Generator) -> Iterator[Batch]:
+        """The sequences in random order, at least `size` at a time (a short remainder joins the last one)."""
+        order = rng.permutation(len(self))
+        n = max(1, len(self) // size)
+        for part in np.array_split(order, n):
+            yield self.select(part)
+
+    def micro_batches(self, max_tokens: int) -> Iterator[Batch]:
+        """Sequences sorted by length, packed up to `max_tokens` tokens; a longer sequence comes alone.
+
+        Sequences that share a value of ``seq["unit"]`` (for example the two sides of a preference pair) stay together.
+        """
+        unit = self.seq["unit"].tolist() if "unit" in self.seq else range(len(self))
+        members: dict[int, list[int]] = {}
+        for index, key in enumerate(unit):
+            members.setdefault(int(key), []).append(index)
+        lengths = self.lengths.tolist()
+        blocks = sorted(members.values(), key=lambda block: max(lengths[i] for i in block))
+        part: list[int] = []
+        used = 0
+        for block in blocks:
+            size = sum(lengths[i] for i in block)
+            if part and used + size > max_tokens:
+                yield self.select(part)
+                part, used = [], 0
+            part.extend(block)
+            used += size
+        if part:
+            yield self.select(part)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return Batch(
+            tokens=self.tokens.to(device),
+            cu_seqlens=self.cu_seqlens.to(device),
+            action=self.action.to(device),
+            turn=self.turn.to(device),
+            final=self.final.to(device),
+            token={name: values.to(device) for name, values in self.token.items()},
+            seq={name: values.to(device) for name, values in self.seq.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a policy says about a batch.
+
+    Attributes:
+        logp: (A,) float32, log-probability of each action token under the sampling distribution.
+        entropy: (A,) float32, entropy in nats of the distribution each action token was drawn from.
+        value: (A,) float32, value of the context before each action token; None without a value head.
+        final_value: (F,) float32, value at each sentinel; None without a value head.
+        score: (S,) float32, score of each whole sequence; None without a score head.
+    """
+
+    logp: Tensor
+    entropy: Tensor
+    value: Tensor | None = None
+    final_value: Tensor | None = None
+    score: Tensor | None = None
+
+
+def sequences_of(episode: Episode) -> list[list[int]]:
+    """Turn indices of each sequence of the episode: a new one starts wherever a turn is `fresh`."""
+    parts: list[list[int]] = []
+    for index, turn in enumerate(episode.turns):
+        if turn.fresh or not parts:
+            parts.append([])
+        parts[-1].append(index)
+    return parts
+
+
+def pack(episodes: Sequence[Episode], streams: Streams | None = None, *, bootstrap: bool = False) -> Batch:
+    """Pack episodes into one batch.
+
+    Args:
+        episodes: Episodes with at least one turn each.
+        streams: name -> one array per episode over its action tokens, (n_action_tokens,).
+        bootstrap: Append `last_obs` and a sentinel to every truncated episode, so that its value can be read.
+            Sentinels come in the order of the episodes.
+
+    Returns:
+        Sequences in the order of the episodes; ``seq["episode"]`` maps each back to its episode.
+
+    Raises:
+        ValueError: an episode without turns, or a stream whose length is not the number of action tokens.
+    """
+    streams = streams or {}
+    for name, arrays in streams.items():
+        if len(arrays) != len(episodes):
+            raise ValueError(f"stream {name!r} has {len(arrays)} arrays for {len(episodes)} episodes")
+        for i, (array, episode) in enumerate(zip(arrays, episodes, strict=True)):
+            if len(array) != episode.n_action_tokens:
+                raise ValueError(
+                    f"stream {name!r} of episode {i} has {len(array)} entries for {episode.n_action_tokens} action tokens"
+                )
+    tokens: list[NDArray[Any]] = []
+    action: list[NDArray[np.bool_]] = []
+    turn_index: list[NDArray[np.int64]] = []
+    final: list[NDArray[np.bool_]] = []
+    lengths: list[int] = []
+    owner: list[int] = []
+
+    def add(ids: NDArray[Any], turn: int, is_action: bool, is_final: bool = False) -> None:
+        tokens.append(ids)
+        action.append(np.full(len(ids), is_action))
+        final.append(np.full(len(ids), is_final))
+        turn_index.append(np.full(len(ids), turn, dtype=np.int64))
+        lengths[-1] += len(ids)
+
+    def begin(episode: int) -> None:
+        lengths.append(0)
+        owner.append(episode)
+
+    for i, episode in enumerate(episodes):
+        if not episode.turns:
+            raise ValueError(f"episode {i} ({episode.group!r}, seed {episode.seed}) has no turns; drop it before packing")
+        for t, turn in enumerate(episode.turns):
+            if turn.fresh or t == 0:
+                begin(i)
+            add(turn.obs, t, is_action=False)
+            add(turn.act, t, is_action=True)
+        if bootstrap and episode.truncated:
+            n = len(episode.turns)
+            if episode.last_fresh:
+                begin(i)
+            add(episode.last_obs, n, is_action=False)
+            add(np.zeros(1, np.int32), n, is_action=False, is_final=True)
+
+    is_action = torch.from_numpy(np.concatenate(action)) if action else torch.zeros(0, dtype=torch.bool)
+    full: dict[str, Tensor] = {}
+    for name, arrays in streams.items():
+        values = torch.zeros(len(is_action), dtype=torch.float32)
+        values[is_action] = torch.from_numpy(np.concatenate(arrays).astype(np.float32))
+        full[name] = values
+    ids = np.concatenate(tokens).astype(np.int64) if tokens else np.zeros(0, np.int64)
+    return Batch(
+        tokens=torch.from_numpy(ids),
+        cu_seqlens=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)),
+        action=is_action,
+        turn=torch.from_numpy(np.concatenate(turn_index)) if turn_index else torch.zeros(0, dtype=torch.int64),
+        final=torch.from_numpy(np.concatenate(final)) if final else torch.zeros(0, dtype=torch.bool),
+        token=full,
+        seq={"episode": torch.tensor(owner, dtype=torch.int64)},
+    )
+
+
+def unpack(values: Tensor | NDArray[Any], episodes: Sequence[Episode]) -> list[NDArray[Any]]:
+    """Split an (A,) stream in packing order back into one array per episode."""
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    ends = np.cumsum([episode.n_action_tokens for episode in episodes])[:-1]
+    return np.split(array, ends)
+
+
+def per_turn(values: Sequence[NDArray[Any]], episodes: Sequence[Episode]) -> list[NDArray[Any]]:
+    """The entry at the first action token of each turn, one array of (n_turns,) per episode."""
+    picked = []
+    for array, episode in zip(values, episodes, strict=True):
+        starts = np.concatenate([[0], np.cumsum(episode.act_lengths)[:-1]]).astype(np.int64)
+        picked.append(np.asarray(array)[starts])
+    return picked
+
+
+__all__ = ["Batch", "Outputs", "Streams", "pack", "per_turn", "sequences_of", "unpack"]
