@@ -1,0 +1,42 @@
+"""Objectives: how the weights move. Pure torch.
+
+An objective maps `(Outputs, Batch)` to a weighted per-token loss (A,), which the learner sums, and to metrics. Weights
+are the stream ``"weight"``, computed once for everything that enters an optimizer step
+(`batch.weighted(token_mean)`), so that no result depends on how the step is cut into micro-batches.
+"""
+
+from turnwise.objectives.combine import combine
+from turnwise.objectives.correction import drift, masked_importance, truncated_importance
+from turnwise.objectives.kl import AdaptiveKL, k1, k2, k3, kl_in_reward, kl_loss
+from turnwise.objectives.objective import Objective, Unit
+from turnwise.objectives.policy import clipped, clipped_weight, entropy_bonus, policy_gradient, sequence_ratio
+from turnwise.objectives.supervised import nll
+from turnwise.objectives.value import value_error
+from turnwise.objectives.weights import Weight, constant, sequence_mean, token_mean, turn_start_mean
+
+__all__ = [
+    "AdaptiveKL",
+    "Objective",
+    "Unit",
+    "Weight",
+    "clipped",
+    "clipped_weight",
+    "combine",
+    "constant",
+    "drift",
+    "entropy_bonus",
+    "k1",
+    "k2",
+    "k3",
+    "kl_in_reward",
+    "kl_loss",
+    "masked_importance",
+    "nll",
+    "policy_gradient",
+    "sequence_mean",
+    "sequence_ratio",
+    "token_mean",
+    "truncated_importance",
+    "turn_start_mean",
+    "value_error",
+]
