@@ -1,0 +1,86 @@
+"""An episode disturbed in the middle: does the agent find its way back?"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import gymnasium
+
+
+
+class Interrupted(gymnasium.Wrapper[str, str, str, str]):
+    """After the agent's action number `turn`, something else acts: random moves, or a throw into another place.
+
+    The agent reads the observation after the disturbance. The forced moves use up turns of the environment; what they
+    are paid is not the agent's and is dropped. A move that would end the episode is taken back and another one tried.
+    They are drawn from ``possible_actions()`` where the environment has it, otherwise from ``legal_actions()``.
+
+    The figures of the last step gain ``interrupted``: 1 when the disturbance took place, 0 when the episode was over
+    before it.
+
+    Args:
+        env: An environment with ``legal_actions()``, ``save()`` and ``restore()``; all built-in ones have them.
+        turn: The disturbance follows this action of the agent, counted from 1.
+        moves: Number of random moves.
+        scatter: Call the environment's ``scatter(rng)``, which puts the agent and what it holds elsewhere, before
+            the random moves.
+        seed: Seed of the disturbance, combined with the seed of the episode.
+
+    Raises:
+        TypeError: the environment lacks a method that is needed; the message names it.
+        ValueError: `turn` below 1, or nothing to do.
+    """
+
+    def __init__(self, env: Any, *, turn: int, moves: int = 5, scatter: bool = False, seed: int = 0) -> None:
+        super().__init__(env)
+        if turn < 1 or moves < 0 or (moves == 0 and not scatter):
+            raise ValueError(f"Interrupted needs turn >= 1 and something to do, got turn={turn}, moves={moves}")
+        needed = ["legal_actions", "save", "restore"] * (moves > 0) + ["scatter"] * scatter
+        for method in needed:
+            if not env.has_wrapper_attr(method):
+                raise TypeError(f"Interrupted needs an environment with a method {method}(); {env} has none")
+        self.turn = turn
+        self.moves = moves
+        self.scatter = scatter
+        self._seed = seed
+        self._acted = 0
+        self._done = False
+        self._rng = random.Random(seed)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        self._acted, self._done = 0, False
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._rng = random.Random(f"{self._seed} {seed}")
+        return observation, info
+
+    def step(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._acted += 1
+        if self._acted == self.turn and not (terminated or truncated):
+            self._done = True
+            if self.scatter:
+                observation = self.env.get_wrapper_attr("scatter")(self._rng)
+            for _ in range(self.moves):
+                moved = self._move()
+                if moved is None:
+                    break
+                observation = moved
+        if terminated or truncated:
+            info = {**info, "interrupted": float(self._done)}
+        return observation, reward, terminated, truncated, info
+
+    def _move(self) -> str | None:
+        """One random move that does not end the episode; None when every one of them would."""
+        of = self.env.get_wrapper_attr
+        actions = list(of("possible_actions" if self.env.has_wrapper_attr("possible_actions") else "legal_actions")())
+        self._rng.shuffle(actions)
+        before = of("save")()
+        for action in actions:
+            observation, _, terminated, truncated, _ = self.env.step(action)
+            if not (terminated or truncated):
+                return observation
+            of("restore")(before)
+        return None
+
+
