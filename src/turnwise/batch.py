@@ -99,16 +99,22 @@ class Batch:
         """
         return self.with_stream("weight", weight(self))
 
+    def token_index(self, sequences: Tensor | Sequence[int]) -> Tensor:
+        """Positions on the token axis of all tokens of the named sequences, in the given order."""
+        chosen = torch.as_tensor(sequences, dtype=torch.int64, device=self.tokens.device)
+        lengths = self.lengths[chosen]
+        ends = lengths.cumsum(0)
+        offset = torch.repeat_interleave(self.cu_seqlens[:-1][chosen] - (ends - lengths), lengths)
+        return torch.arange(len(offset), device=self.tokens.device) + offset
+
     def select(self, sequences: Tensor | Sequence[int]) -> Batch:
         """The named sequences, in the given order."""
         chosen = torch.as_tensor(sequences, dtype=torch.int64, device=self.tokens.device)
+        index = self.token_index(chosen)
         lengths = self.lengths[chosen]
-        cu = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        offset = torch.repeat_interleave(self.cu_seqlens[:-1][chosen] - cu[:-1], lengths)
-        index = torch.arange(int(cu[-1]), device=self.tokens.device) + offset
         return Batch(
             tokens=self.tokens[index],
-            cu_seqlens=cu,
+            cu_seqlens=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
             action=self.action[index],
             turn=self.turn[index],
             final=self.final[index],
@@ -123,8 +129,8 @@ class Batch:
         for part in np.array_split(order, n):
             yield self.select(part)
 
-    def micro_batches(self, max_tokens: int) -> Iterator[Batch]:
-        """Sequences sorted by length, packed up to `max_tokens` tokens; a longer sequence comes alone.
+    def micro_batches(self, max_tokens: int) -> Iterator[list[int]]:
+        """Sequence indices of each micro-batch: sorted by length, up to `max_tokens` tokens; a longer one comes alone.
 
         Sequences that share a value of ``seq["unit"]`` (for example the two sides of a preference pair) stay together.
         """
@@ -139,12 +145,12 @@ class Batch:
         for block in blocks:
             size = sum(lengths[i] for i in block)
             if part and used + size > max_tokens:
-                yield self.select(part)
+                yield part
                 part, used = [], 0
             part.extend(block)
             used += size
         if part:
-            yield self.select(part)
+            yield part
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""

@@ -1,0 +1,63 @@
+"""What an engine is: something that samples tokens after a context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from turnwise.episode import Ids, Stop
+from turnwise.errors import TurnwiseError
+from turnwise.models.distribution import Sampling
+
+
+class EngineError(TurnwiseError):
+    """The engine cannot serve a request, or the model returned something that is not a distribution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Sample one action.
+
+    Attributes:
+        context: (n,) all ids the action follows. An engine may keep a cache, but the answer depends on this alone.
+        session: Whose context it is. Requests of one session usually extend each other, which is what a cache exploits.
+        key: 64-bit key of the sampling noise. Equal context, weights and key give the equal action, whatever
+            else the engine is doing.
+        sampling: How to draw.
+        stop: Ids that end the action.
+    """
+
+    context: Ids
+    session: int
+    key: int
+    sampling: Sampling
+    stop: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled action: ids (m,), their log-probabilities (m,) float32, why it ended, and by which weights."""
+
+    ids: Ids
+    logp: NDArray[np.float32]
+    stop: Stop
+    version: int
+
+
+class Engine(Protocol):
+    """Samples actions; many requests are in flight at once."""
+
+    async def generate(self, request: Request) -> Completion:
+        """Sample the action that follows `request.context`."""
+        ...
+
+    def load(self, version: int) -> None:
+        """Use the policy's current weights, known as `version`, from now on; forget what older weights cached."""
+        ...
+
+    def release(self, session: int) -> None:
+        """The session has ended; its cache may go."""
+        ...

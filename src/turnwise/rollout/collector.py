@@ -1,0 +1,272 @@
+"""The agent-environment loop: many episodes in flight, each replaced the moment it ends.
+
+Every slot plays one episode at a time: reset, then observe, sample, step, until the world ends or we stop watching. The
+slots share one engine, which batches whatever they ask for. One turn or a hundred, one agent or
+several, a game or a prompt with a judge behind it: the loop is this one.
+
+What this file leaves out: rewards other than the environment's own, and anything about learning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import count
+from typing import Any, Literal, Protocol, TypeVar
+
+from turnwise.engines import Engine, LocalEngine, Request
+from turnwise.engines.noise import mix
+from turnwise.episode import Cut, Episode, Stop
+from turnwise.models import Policy, Sampling
+from turnwise.rollout.task import Task, training_tasks
+from turnwise.rollout.view import Memory, Overflow, View
+from turnwise.rollout.workers import (
+    EnvironmentFailure,
+    Event,
+    InlineWorker,
+    MultiAgentWorld,
+    ProcessWorker,
+    SingleAgentWorld,
+    ThreadWorker,
+    Worker,
+    World,
+)
+
+Result = TypeVar("Result")
+Where = Literal["inline", "thread", "process"]
+
+
+class Versioned(Protocol):
+    """Whoever counts versions of the weights: a learner."""
+
+    version: int
+
+
+class Collector:
+    """Rolls out a policy in an environment.
+
+    Args:
+        make_env: Makes one instance: a ``gymnasium.Env[str, str]`` or a multi-agent one. Called once per slot, and
+            again after a failure. With ``where="process"`` it must be importable from a fresh interpreter.
+        policy: Who acts; its `sampling` is the distribution actions are drawn from.
+        engine: What samples; a `LocalEngine` over the policy by default.
+        slots: Episodes in flight.
+        memory: What of the past stays in the context. Its limit is capped by the model's.
+        on_length: An action that uses up its budget ends the episode (``truncate``), or is taken as it is (``act``), which
+            suits worlds of short commands.
+        max_turns: Stop watching after so many turns of one agent, besides the environment's own limit.
+        where: Run environments in the event loop, in threads, or in processes.
+        deadline: Seconds an environment may take for one reset or step; unknown to ``inline``.
+        seed: Run seed, from which all tasks and noise are derived.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[], Any],
+        policy: Policy,
+        *,
+        engine: Engine | None = None,
+        slots: int = 64,
+        memory: Memory | None = None,
+        on_length: Literal["truncate", "act"] = "truncate",
+        max_turns: int | None = None,
+        where: Where = "thread",
+        deadline: float = 60.0,
+        seed: int = 0,
+    ) -> None:
+        self.make_env = make_env
+        self.policy = policy
+        self.engine = engine or LocalEngine(policy, slots=slots)
+        self.slots = slots
+        memory = memory or Memory()
+        self.memory = Memory(memory.turns, min(memory.limit, policy.context_limit), memory.compact)
+        self.on_length = on_length
+        self.max_turns = max_turns
+        self.where: Where = where
+        self.deadline = deadline
+        self.seed = seed
+        self._workers: list[Worker] = []
+        self._sessions = count()
+
+    # ---- what algorithms call ----------------------------------------------------------------------------------------
+
+    def rollouts(self, iteration: int, groups: int, group_size: int = 1) -> list[Episode]:
+        """`groups` new start states, `group_size` episodes of each, the same for every call with this iteration."""
+        return self.collect(training_tasks(self.seed, iteration, groups, group_size))
+
+    def refresh(self, learner: Versioned) -> None:
+        """Sample with the learner's current weights from now on."""
+        self.engine.load(learner.version)
+
+    def collect(
+        self,
+        tasks: Sequence[Task],
+        *,
+        sampling: Sampling | None = None,
+        on_episode: Callable[[int], None] | None = None,
+    ) -> list[Episode]:
+        """Roll out every task; episodes come in the order of the tasks, whatever the order they finish in.
+
+        Args:
+            tasks: What to roll out.
+            sampling: Another distribution than the policy's own (greedy evaluation, say).
+            on_episode: Called with the number of finished tasks, for progress.
+
+        Returns:
+            One episode per task and agent. An environment that hangs, raises or returns nonsense yields a truncated
+            episode with `failed` set and `detail` naming environment, seed and turn.
+        """
+        return _run(self._collect(list(tasks), sampling or self.policy.sampling, on_episode))
+
+    def close(self) -> None:
+        """Close all environments."""
+        while self._workers:
+            self._workers.pop().close()
+
+    # ---- the loop ----------------------------------------------------------------------------------------------------
+
+    async def _collect(
+        self, tasks: list[Task], sampling: Sampling, on_episode: Callable[[int], None] | None
+    ) -> list[Episode]:
+        results: list[list[Episode]] = [[] for _ in tasks]
+        pending = iter(range(len(tasks)))
+        finished = 0
+
+        async def slot() -> None:
+            nonlocal finished
+            worker = self._workers.pop() if self._workers else None
+            try:
+                for index in pending:
+                    worker = worker or self._new_worker()
+                    results[index], healthy = await self._play(tasks[index], worker, sampling)
+                    finished += 1
+                    if on_episode:
+                        on_episode(finished)
+                    if not healthy:
+                        worker.close()
+                        worker = None
+            finally:
+                if worker is not None:
+                    self._workers.append(worker)
+
+        await asyncio.gather(*(slot() for _ in range(min(self.slots, len(tasks)))))
+        return [episode for episodes in results for episode in episodes]
+
+    def _new_worker(self) -> Worker:
+        make_world = WorldFactory(self.make_env)
+        if self.where == "inline":
+            return InlineWorker(make_world)
+        kind = ThreadWorker if self.where == "thread" else ProcessWorker
+        return kind(make_world, self.deadline)
+
+    async def _play(self, task: Task, worker: Worker, sampling: Sampling) -> tuple[list[Episode], bool]:
+        """One run of the world; the episodes of its agents, and whether the worker can be used again."""
+        views: dict[str, View] = {}
+        cut: Cut | None = None
+        detail = ""
+        failure: EnvironmentFailure | None = None
+        last: dict[str, str] = {}
+        goal: str | None = None
+        try:
+            event = await worker.call("reset", task.seed)
+            goal = event.goal
+            while True:
+                self._book(event, views)
+                goal = goal or event.goal
+                last = event.obs
+                if event.agent is None:
+                    break
+                view = self._view(views, event.agent, sampling)
+                if self.max_turns is not None and len(view.turns) >= self.max_turns:
+                    cut, detail = Cut.TURN_LIMIT, f"the collector's limit of {self.max_turns} turns"
+                    break
+                view.observe(event.obs[event.agent])
+                last = {}
+                action = await self._act(view, task, list(views).index(event.agent), sampling)
+                if action is None:
+                    cut, detail = Cut.LENGTH, f"an action used up its budget of {sampling.max_tokens} tokens"
+                    break
+                event = await worker.call("step", action)
+        except EnvironmentFailure as error:
+            failure = error
+        except Overflow as overflow:
+            cut, detail, last = Cut.CONTEXT, str(overflow), {}
+        for view in views.values():
+            self.engine.release(view.session)
+        # Even an episode that broke before its first observation leaves a record.
+        if not views:
+            self._view(views, "agent", sampling)
+        episodes = []
+        for view in views.values():
+            where = f"{worker.name}, seed {task.seed}, turn {len(view.turns)}"
+            if failure is not None:
+                view_cut, words = failure.cut, f"{where}: the environment {failure.reason}"
+            elif view.ended is not None:
+                view_cut = Cut.TURN_LIMIT if view.ended.truncated else None
+                words = f"{where}: the environment's turn limit" if view_cut else ""
+            else:
+                view_cut = cut or Cut.TURN_LIMIT
+                words = f"{where}: {detail or 'the world ended for another agent'}"
+            template = Episode(
+                task.group, (), True, False, view.context[:0], env=worker.name, world=f"{task.group}/{task.key:016x}",
+                seed=task.seed, goal=goal,
+            )  # fmt: skip
+            episodes.append(view.episode(template, view_cut, words, last.get(view.agent)))
+        return episodes, failure is None
+
+    def _view(self, views: dict[str, View], agent: str, sampling: Sampling) -> View:
+        if agent not in views:
+            session = next(self._sessions)
+            views[agent] = View(agent, session, self.policy.renderer, self.memory, sampling.max_tokens)
+        return views[agent]
+
+    def _book(self, event: Event, views: dict[str, View]) -> None:
+        for agent, payment in event.payments.items():
+            if agent in views:
+                views[agent].pay(payment)
+
+    async def _act(self, view: View, task: Task, agent: int, sampling: Sampling) -> str | None:
+        """Sample the next action; None when it was cut short and the episode is to stop there."""
+        key = mix(task.key, agent, len(view.turns))
+        request = Request(view.context, view.session, key, sampling, self.policy.renderer.stop)
+        completion = await self.engine.generate(request)
+        view.act(completion)
+        if completion.stop is Stop.LENGTH and self.on_length == "truncate":
+            return None
+        return self.policy.renderer.action_text(completion.ids)
+
+
+class WorldFactory:
+    """Makes the world around an environment; a class, so that it can travel to a worker process."""
+
+    def __init__(self, make_env: Callable[[], Any]) -> None:
+        self.make_env = make_env
+
+    def __call__(self) -> World:
+        """Make the environment and wrap it by its kind."""
+        env = self.make_env()
+        return MultiAgentWorld(env) if hasattr(env, "agents") else SingleAgentWorld(env)
+
+
+def _run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run to the end, also where an event loop is running already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    outcome: list[Result] = []
+    failure: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            outcome.append(asyncio.run(work))
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]

@@ -1,0 +1,75 @@
+"""Text that somebody else wrote, as episodes; and a source that hands out stored episodes instead of rolling out new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from turnwise.engines.noise import mix
+from turnwise.episode import Cut, Episode, Stop, Transcript, Turn
+from turnwise.models import Policy
+from turnwise.rollout.collector import Versioned
+from turnwise.rollout.view import Memory, Overflow, View
+from turnwise.engines import Completion
+from turnwise.rollout.workers import Payment
+
+
+def episodes_of(transcripts: Sequence[Transcript], policy: Policy, memory: Memory | None = None) -> list[Episode]:
+    """Tokenise transcripts exactly as the collector would have built the same dialogue.
+
+    The recorded log-probabilities are zero: nobody knows them. A transcript that outgrows the context is cut there.
+
+    Args:
+        transcripts: What was said and paid.
+        policy: Whose renderer and context limit apply.
+        memory: What of the past stays in the context.
+    """
+    memory = memory or Memory()
+    memory = Memory(memory.turns, min(memory.limit, policy.context_limit), memory.compact)
+    episodes = []
+    for index, transcript in enumerate(transcripts):
+        view = View("agent", index, policy.renderer, memory, budget=1)
+        cut = Cut.TURN_LIMIT if transcript.truncated or not transcript.terminated else None
+        detail, last = "", transcript.last_obs
+        turns = zip(transcript.observations, transcript.actions, transcript.rewards, strict=True)
+        for obs, action, reward in turns:
+            ids = policy.renderer.action_ids(action)
+            view.budget = len(ids)
+            try:
+                view.observe(obs)
+            except Overflow as overflow:
+                cut, detail, last = Cut.CONTEXT, str(overflow), ""
+                break
+            view.act(Completion(ids, np.zeros(len(ids), np.float32), Stop.STOP, 0))
+            view.pay(Payment(float(reward), terminated=False, truncated=False))
+        template = Episode(
+            f"{transcript.env}/{transcript.seed}", (), True, False, view.context[:0], env=transcript.env,
+            world=f"transcript/{index}", source=transcript.source, seed=transcript.seed, goal=transcript.goal,
+        )  # fmt: skip
+        view.metrics.update(transcript.metrics)
+        episodes.append(view.episode(template, cut, detail, last if cut else None))
+    return episodes
+
+
+class Logged:
+    """A source of stored episodes: each iteration hands out the next part of a reshuffled pass over them.
+
+    Args:
+        episodes: What to hand out.
+        seed: Seed of the shuffles.
+    """
+
+    def __init__(self, episodes: Sequence[Episode], *, seed: int = 0) -> None:
+        self.episodes = [episode for episode in episodes if episode.turns]
+        self.seed = seed
+
+    def rollouts(self, iteration: int, groups: int, group_size: int = 1) -> list[Episode]:
+        """The episodes of minibatch number `iteration`; every pass visits each episode once."""
+        size, n = groups * group_size, len(self.episodes)
+        wanted = range(iteration * size, (iteration + 1) * size)
+        orders = {p: np.random.default_rng(mix(self.seed, p)).permutation(n) for p in {i // n for i in wanted}}
+        return [self.episodes[orders[i // n][i % n]] for i in wanted]
+
+    def refresh(self, learner: Versioned) -> None:
+        """Stored episodes do not change with the weights."""

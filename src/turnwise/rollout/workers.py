@@ -1,0 +1,323 @@
+"""Where an environment runs: in the event loop, in a thread, or in a process, each with a deadline where one can be had.
+
+Whatever an environment does wrong becomes an `EnvironmentFailure` that names it; the rollout turns that into data on
+the episode and goes on with a new instance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import multiprocessing
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from turnwise.episode import Cut
+
+
+class EnvironmentFailure(Exception):  # noqa: N818 - it is data on an episode, not an error of ours
+    """The environment missed its deadline, raised, or returned nonsense."""
+
+    def __init__(self, cut: Cut, reason: str) -> None:
+        super().__init__(reason)
+        self.cut = cut
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """What one agent got since it was last asked, and whether its episode has ended."""
+
+    reward: float
+    terminated: bool
+    truncated: bool
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What the world says after a reset or a step.
+
+    Attributes:
+        agent: Who acts next; None when the world has ended.
+        obs: What each agent newly sees: the one who acts next, or those whose episodes were truncated.
+        payments: By agent.
+        goal: The goal in words, if the environment names one.
+    """
+
+    agent: str | None
+    obs: dict[str, str]
+    payments: dict[str, Payment]
+    goal: str | None = None
+
+
+class World(Protocol):
+    """A single- or multi-agent environment behind one interface; blocking."""
+
+    name: str
+
+    def reset(self, seed: int) -> Event:
+        """Begin."""
+        ...
+
+    def step(self, action: str) -> Event:
+        """Act for the agent whose turn it is."""
+        ...
+
+    def close(self) -> None:
+        """Give resources back."""
+        ...
+
+
+class SingleAgentWorld:
+    """A ``gymnasium.Env[str, str]`` as a world with one agent, named ``agent``."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+        inner = env.unwrapped
+        spec = getattr(env, "spec", None)
+        self.name = str(getattr(spec, "id", None) or getattr(inner, "name", None) or type(inner).__name__)
+
+    def reset(self, seed: int) -> Event:
+        """Reset the environment."""
+        obs, info = self._env.reset(seed=seed)
+        return Event("agent", {"agent": _text(obs)}, {}, _goal(info))
+
+    def step(self, action: str) -> Event:
+        """Step the environment and check what it returns."""
+        obs, reward, terminated, truncated, info = self._env.step(action)
+        ended = bool(terminated or truncated)
+        # An environment that says both has ended its task: nothing is left to bootstrap from.
+        payment = Payment(_finite(reward), bool(terminated), bool(truncated and not terminated), _figures(info))
+        return Event(None if ended else "agent", {"agent": _text(obs)}, {"agent": payment}, _goal(info))
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
+
+class MultiAgentWorld:
+    """A `turnwise.envs.MultiAgentEnv`: agents act one after another, and rewards reach whoever they belong to."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+        self.name = str(env.name)
+
+    def reset(self, seed: int) -> Event:
+        """Begin; the first agent is asked."""
+        agent, obs = self._env.reset(seed)
+        return Event(agent, {agent: _text(obs)}, {}, self._goal())
+
+    def step(self, action: str) -> Event:
+        """Carry out the asked agent's action."""
+        move = self._env.step(action)
+        payments = {
+            agent: Payment(
+                _finite(move.rewards.get(agent, 0.0)), move.terminated, move.truncated, _figures(move.info.get(agent))
+            )
+            for agent in self._env.agents
+        }
+        obs = {} if move.agent is None else {move.agent: _text(move.observation)}
+        return Event(None if move.terminated or move.truncated else move.agent, obs, payments, self._goal())
+
+    def _goal(self) -> str | None:
+        return " | ".join(f"{agent}: {goal}" for agent, goal in self._env.goals.items() if goal) or None
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
+
+def _text(obs: Any) -> str:
+    if not isinstance(obs, str):
+        raise EnvironmentFailure(
+            Cut.CRASH, f"returned an observation of type {type(obs).__name__}, not text; wrap it in a text codec"
+        )
+    return obs
+
+
+def _finite(reward: Any) -> float:
+    try:
+        value = float(reward)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise EnvironmentFailure(Cut.CRASH, f"returned the reward {reward!r}, which is not a finite number")
+    return value
+
+
+def _figures(info: Any) -> dict[str, float]:
+    if not isinstance(info, dict):
+        return {}
+    return {str(k): float(v) for k, v in info.items() if isinstance(v, bool | int | float) and math.isfinite(v)}
+
+
+def _goal(info: Any) -> str | None:
+    goal = info.get("goal") if isinstance(info, dict) else None
+    return goal if isinstance(goal, str) else None
+
+
+class Worker(Protocol):
+    """Runs one world at a time, asynchronously."""
+
+    name: str
+
+    async def call(self, method: str, argument: Any) -> Event:
+        """``reset`` with a seed or ``step`` with an action.
+
+        Raises:
+            EnvironmentFailure: the world broke; this worker must not be used again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the world up."""
+        ...
+
+
+class InlineWorker:
+    """In the event loop: no overhead and no deadline. For environments that are known to answer at once."""
+
+    def __init__(self, make_world: Callable[[], World]) -> None:
+        self._world = make_world()
+        self.name = self._world.name
+
+    async def call(self, method: str, argument: Any) -> Event:
+        """Call the world right here."""
+        return _guarded(self._world, method, argument)
+
+    def close(self) -> None:
+        """Close the world."""
+        self._world.close()
+
+
+def _guarded(world: World, method: str, argument: Any) -> Event:
+    try:
+        return getattr(world, method)(argument)
+    except EnvironmentFailure:
+        raise
+    except Exception as error:
+        raise EnvironmentFailure(Cut.CRASH, f"raised {type(error).__name__}: {error}") from error
+
+
+class ThreadWorker:
+    """In a daemon thread of its own, with a deadline; a world that hangs is left behind."""
+
+    def __init__(self, make_world: Callable[[], World], deadline: float) -> None:
+        self.name = "environment"
+        self._deadline = deadline
+        self._calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, args=(make_world,), daemon=True, name="turnwise-env")
+        self._thread.start()
+
+    def _serve(self, make_world: Callable[[], World]) -> None:
+        world: World | None = None
+        while (call := self._calls.get()) is not None:
+            method, argument, loop, future = call
+            try:
+                if world is None:
+                    world = make_world()
+                    self.name = world.name
+                result: Any = _guarded(world, method, argument)
+            except EnvironmentFailure as failure:
+                result = failure
+            except Exception as error:
+                result = EnvironmentFailure(Cut.CRASH, f"could not be made: {type(error).__name__}: {error}")
+            try:
+                loop.call_soon_threadsafe(_deliver, future, result)
+            except RuntimeError:  # the loop is gone: nobody waits for this answer any more
+                break
+        if world is not None:
+            world.close()
+
+    async def call(self, method: str, argument: Any) -> Event:
+        """Hand the call to the thread and wait until the deadline."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._calls.put((method, argument, loop, future))
+        try:
+            result = await asyncio.wait_for(future, self._deadline)
+        except TimeoutError:
+            raise EnvironmentFailure(Cut.TIMEOUT, f"missed its deadline of {self._deadline:g} s in {method}") from None
+        if isinstance(result, EnvironmentFailure):
+            raise result
+        return result
+
+    def close(self) -> None:
+        """Ask the thread to end after its current call."""
+        self._calls.put(None)
+
+
+def _deliver(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+class ProcessWorker:
+    """In a process of its own, with a deadline; a world that hangs or kills its process is ended and named.
+
+    Messages are JSON. `make_world` must be importable from a fresh interpreter.
+    """
+
+    def __init__(self, make_world: Callable[[], World], deadline: float) -> None:
+        self.name = "environment"
+        self._deadline = deadline
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve_process, args=(make_world, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    async def call(self, method: str, argument: Any) -> Event:
+        """Send the call and wait for the answer in a thread, so that other episodes go on."""
+        answer = await asyncio.to_thread(self._exchange, method, argument)
+        self.name = answer.get("name", self.name)
+        if "failure" in answer:
+            raise EnvironmentFailure(Cut(answer["cut"]), answer["failure"])
+        payments = {agent: Payment(**payment) for agent, payment in answer["payments"].items()}
+        return Event(answer["agent"], answer["obs"], payments, answer["goal"])
+
+    def _exchange(self, method: str, argument: Any) -> dict[str, Any]:
+        try:
+            self._pipe.send_bytes(json.dumps([method, argument]).encode())
+            if not self._pipe.poll(self._deadline):
+                self._process.kill()
+                return {"cut": Cut.TIMEOUT, "failure": f"missed its deadline of {self._deadline:g} s in {method}"}
+            return json.loads(self._pipe.recv_bytes())
+        except (EOFError, OSError):
+            self._process.join(1.0)
+            return {"cut": Cut.CRASH, "failure": f"ended its process (exit code {self._process.exitcode}) in {method}"}
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.kill()
+        self._process.join()
+
+
+def _serve_process(make_world: Callable[[], World], pipe: Any) -> None:
+    world: World | None = None
+    while True:
+        try:
+            method, argument = json.loads(pipe.recv_bytes())
+        except (EOFError, OSError):
+            return
+        try:
+            world = world or make_world()
+            event = _guarded(world, method, argument)
+            payments = {
+                agent: {"reward": p.reward, "terminated": p.terminated, "truncated": p.truncated, "metrics": p.metrics}
+                for agent, p in event.payments.items()
+            }
+            answer = {
+                "name": world.name, "agent": event.agent, "obs": event.obs, "payments": payments, "goal": event.goal
+            }
+        except EnvironmentFailure as failure:
+            answer = {"cut": failure.cut, "failure": failure.reason}
+        except Exception as error:
+            answer = {"cut": Cut.CRASH, "failure": f"could not be made: {type(error).__name__}: {error}"}
+        pipe.send_bytes(json.dumps(answer).encode())
