@@ -60,7 +60,8 @@ def write(tmp_path: Path) -> Callable[[str], tuple[int, Path]]:
     """Writes a package with one module of the given source; returns the exit status and the folder of the pages."""
     script = Path(__file__).parent.parent / "docs" / "reference.py"
     spec = importlib.util.spec_from_file_location("reference", script)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     reference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reference)
     package = tmp_path / "src" / "turnwise"
