@@ -73,8 +73,8 @@ def leave_one_out(scores: ArrayLike, groups: Sequence[Hashable]) -> Floats:
     values, members_of = _scores(scores, groups)
     result = np.zeros(len(values))
     for members in members_of:
-        centred, others = _leave_one_out(values[members][:, None])
-        result[members] = np.where(others[:, 0] > 0, centred[:, 0], 0.0)
+        centred, _ = _leave_one_out(values[members][:, None])
+        result[members] = centred[:, 0]
     return result
 
 
@@ -183,8 +183,9 @@ def _scores(scores: ArrayLike, groups: Sequence[Hashable]) -> tuple[Floats, list
 
 
 def _leave_one_out(table: Floats) -> tuple[Floats, NDArray[np.int64]]:
-    """Column by column, x minus the mean of the other scored entries, and how many there are; NaN is not scored.
+    """Column by column, x minus the mean of the other scored entries, and how many those are.
 
+    0 for an entry that is not scored (NaN) or alone.
     Values are shifted by the smallest of their column first: the result does not change, and equal values give exactly 0.
     """
     scored = ~np.isnan(table)
@@ -192,7 +193,7 @@ def _leave_one_out(table: Floats) -> tuple[Floats, NDArray[np.int64]]:
     shifted = np.where(scored, table - np.where(np.isfinite(lowest), lowest, 0.0), 0.0)
     others = scored.sum(axis=0) - scored
     mean = (shifted.sum(axis=0) - shifted) / np.maximum(others, 1)
-    return shifted - mean, others
+    return np.where(scored & (others > 0), shifted - mean, 0.0), others
 
 
 __all__ = ["batch_baseline", "group_relative", "leave_one_out", "leave_one_out_alive", "partition", "whiten"]
