@@ -27,6 +27,7 @@ import random
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from turnwise.envs.errors import EnvError, NotOffered, did_you_mean
 from turnwise.envs.text_env import Outcome, TextEnv, TextSpace
 
 Story = Callable[..., Coroutine[Any, Any, None]]
@@ -77,11 +78,11 @@ class Agent:
             expert: What an expert would do now, for demonstrations.
 
         Raises:
-            TypeError: the observation is not a string.
-            RuntimeError: an earlier ``act`` of this agent was not awaited.
+            EnvError: the observation is not a string.
+            EnvError: an earlier ``act`` of this agent was not awaited.
         """
         if not isinstance(observation, str):
-            raise TypeError(
+            raise EnvError(
                 f"environment {self._story!r}: {self.name}.act() takes the observation as a string, "
                 f"got {type(observation).__name__}: {observation!r}"
             )
@@ -93,16 +94,16 @@ class Agent:
         """Pay for this agent's latest action; several payments add up.
 
         Raises:
-            ValueError: the amount is not a finite number.
-            RuntimeError: nobody has acted yet, so there is no action to pay for.
+            EnvError: the amount is not a finite number.
+            EnvError: nobody has acted yet, so there is no action to pay for.
         """
         if not math.isfinite(amount):
-            raise ValueError(
+            raise EnvError(
                 f"environment {self._story!r}: {self.name}.reward() takes a finite number, got {amount!r}; "
                 "check for a division by zero or a missing value in the world"
             )
         if not self._begun:
-            raise RuntimeError(
+            raise EnvError(
                 f"environment {self._story!r}: {self.name}.reward() was called before the first act(); a reward pays "
                 "for an action, so await an action first"
             )
@@ -118,7 +119,7 @@ class Agent:
 
     def _check_awaited(self) -> None:
         if self._asked is not None:
-            raise RuntimeError(
+            raise EnvError(
                 f"environment {self._story!r}: {self.name}.act({self._asked.observation!r}) was never awaited; "
                 f"write `await {self.name}.act(...)`"
             )
@@ -141,7 +142,7 @@ class _Play:
         self._coroutine = story(**self.agents, **extra, **options)
         self.asked = self._advance(None)
         if self.asked is None:
-            raise RuntimeError(
+            raise EnvError(
                 f"environment {name!r} (seed {seed}) returned before its first act(); an episode needs at least one action"
             )
         for agent in self.agents.values():
@@ -170,7 +171,7 @@ class _Play:
             raise
         if not isinstance(paused, _Ask):
             self._coroutine.close()
-            raise RuntimeError(
+            raise EnvError(
                 f"environment {self.name!r} awaited something other than agent.act() ({type(paused).__name__}); its "
                 "coroutine runs without an event loop, so do blocking work in plain functions, or write a gymnasium.Env"
             )
@@ -220,7 +221,7 @@ class CoroutineEnv(TextEnv):
         asked = self._play.asked if self._play is not None else None
         legal = asked.legal if asked is not None and asked.legal is not None else self._actions
         if not legal:
-            raise NotImplementedError(
+            raise NotOffered(
                 f"environment {self.name!r} lists no legal actions; pass actions=[...] to @env, "
                 "or legal=[...] to agent.act()"
             )
@@ -229,7 +230,7 @@ class CoroutineEnv(TextEnv):
     def optimal_action(self) -> str:
         asked = self._play.asked if self._play is not None else None
         if asked is None or asked.expert is None:
-            raise NotImplementedError(
+            raise NotOffered(
                 f"environment {self.name!r} has no expert here; pass expert='...' to agent.act(), "
                 "or ask for random demonstrations with skill=0"
             )
@@ -314,13 +315,13 @@ class MultiAgentEnv:
         """Carry out the action of the agent whose turn it is.
 
         Raises:
-            RuntimeError: the episode is over or has not begun.
-            TypeError: the action is not a string.
+            EnvError: the episode is over or has not begun.
+            EnvError: the action is not a string.
         """
         if self._over or self._play is None:
-            raise RuntimeError(f"environment {self.name!r}: the episode is over; call reset(seed) before step()")
+            raise EnvError(f"environment {self.name!r}: the episode is over; call reset(seed) before step()")
         if not isinstance(action, str):
-            raise TypeError(f"environment {self.name!r} takes text, got {type(action).__name__}: {action!r}")
+            raise EnvError(f"environment {self.name!r} takes text, got {type(action).__name__}: {action!r}")
         self.turn += 1
         self._over = True
         asked = self._play.answer(action)
@@ -362,21 +363,21 @@ class EnvFactory:
     def __init__(self, story: Story, *, max_turns: int, name: str | None, actions: Actions) -> None:
         self.name = name or getattr(story, "__name__", "world")
         if not inspect.iscoroutinefunction(story):
-            raise TypeError(f"@env needs a coroutine, so write `async def {self.name}(agent, rng): ...`")
+            raise EnvError(f"@env needs a coroutine, so write `async def {self.name}(agent, rng): ...`")
         if isinstance(max_turns, bool) or not isinstance(max_turns, int) or max_turns < 1:
-            raise ValueError(f"environment {self.name!r}: max_turns must be an integer of at least 1, got {max_turns!r}")
+            raise EnvError(f"environment {self.name!r}: max_turns must be an integer of at least 1, got {max_turns!r}")
         if isinstance(actions, str):
-            raise TypeError(f"environment {self.name!r}: actions takes a list of strings, got the string {actions!r}")
+            raise EnvError(f"environment {self.name!r}: actions takes a list of strings, got the string {actions!r}")
         parameters = inspect.signature(story).parameters.values()
         if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY) for p in parameters):
-            raise TypeError(f"environment {self.name!r}: parameters *args, **kwargs and / have no meaning in a world")
+            raise EnvError(f"environment {self.name!r}: parameters *args, **kwargs and / have no meaning in a world")
         self.agents = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "rng")
         if not self.agents:
-            raise TypeError(f"environment {self.name!r} has no agent; write `async def {self.name}(agent, rng)`")
+            raise EnvError(f"environment {self.name!r} has no agent; write `async def {self.name}(agent, rng)`")
         own = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "rng"]
         bare = [p.name for p in own if p.default is p.empty]
         if bare:
-            raise TypeError(f"environment {self.name!r}: option {bare[0]!r} needs a default value")
+            raise EnvError(f"environment {self.name!r}: option {bare[0]!r} needs a default value")
         self.options = {p.name: p.default for p in own}
         self.max_turns = max_turns
         self._actions = actions
@@ -392,12 +393,13 @@ class EnvFactory:
         """Make the environment.
 
         Raises:
-            TypeError: an option that the story does not have.
+            EnvError: an option that the story does not have.
         """
         unknown = sorted(set(options) - set(self.options))
         if unknown:
             known = ", ".join(["max_turns", *self.options])
-            raise TypeError(f"environment {self.name!r} has no option {unknown[0]!r}; it has {known}")
+            near = did_you_mean(unknown[0], ["max_turns", *self.options])
+            raise EnvError(f"environment {self.name!r} has no option {unknown[0]!r}{near}; its options are {known}")
         chosen = {**self.options, **options}
         turns = self.max_turns if max_turns is None else max_turns
         actions = self.actions(**chosen)
@@ -416,7 +418,7 @@ def env(*, max_turns: int, name: str | None = None, actions: Actions = ()) -> Ca
             of the options that returns one.
 
     Raises:
-        TypeError: the function is not a coroutine, has no agent, or has an option without a default.
-        ValueError: `max_turns` is not an integer of at least 1.
+        EnvError: the function is not a coroutine, has no agent, or has an option without a default.
+        EnvError: `max_turns` is not an integer of at least 1.
     """
     return lambda story: EnvFactory(story, max_turns=max_turns, name=name, actions=actions)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
+from turnwise.envs.errors import EnvError
 from turnwise.envs.text_env import Outcome, TextEnv, plain
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Errand(TextEnv):
 
     def __init__(self, max_turns: int = DEADLINE, guards: int = 1) -> None:
         if guards not in GUARDS:
-            raise ValueError(f"the errand world has 1 or 2 guards, got guards={guards!r}")
+            raise EnvError(f"the errand world has 1 or 2 guards, got guards={guards!r}")
         super().__init__("errand", max_turns, ACTIONS)
         self._names = GUARDS[guards]
         self.me = 0

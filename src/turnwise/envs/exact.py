@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from turnwise.envs.errors import EnvError
+
 Array = NDArray[np.float64]
 
 
@@ -31,7 +33,7 @@ class Tabular:
         actions: The text of each action.
 
     Raises:
-        ValueError: shapes that do not fit, or probabilities that do not sum to one.
+        EnvError: shapes that do not fit, or probabilities that do not sum to one.
     """
 
     probability: Array
@@ -45,16 +47,16 @@ class Tabular:
     def __post_init__(self) -> None:
         shape = self.probability.shape
         if len(shape) != 3 or shape[0] != len(self.initial) or shape[1] != len(self.actions):
-            raise ValueError(
+            raise EnvError(
                 f"probability has shape {shape}; it needs (states, actions, outcomes) with {len(self.initial)} states "
                 f"and {len(self.actions)} actions"
             )
         if self.successor.shape != shape or self.ended.shape != shape:
-            raise ValueError(f"successor {self.successor.shape} and ended {self.ended.shape} need the shape {shape}")
+            raise EnvError(f"successor {self.successor.shape} and ended {self.ended.shape} need the shape {shape}")
         if self.reward.shape not in (shape, (self.horizon, *shape)):
-            raise ValueError(f"reward has shape {self.reward.shape}; it needs {shape} or {(self.horizon, *shape)}")
+            raise EnvError(f"reward has shape {self.reward.shape}; it needs {shape} or {(self.horizon, *shape)}")
         if not np.allclose(self.probability.sum(-1), 1.0) or not np.isclose(self.initial.sum(), 1.0):
-            raise ValueError("the probabilities of the outcomes, and of the start states, must sum to one")
+            raise EnvError("the probabilities of the outcomes, and of the start states, must sum to one")
 
     @property
     def n_states(self) -> int:
@@ -75,7 +77,7 @@ class Tabular:
     def _turns(self, horizon: int | None) -> int:
         turns = self.horizon if horizon is None else horizon
         if turns < 0 or (self.reward.ndim == 4 and turns > self.horizon):
-            raise ValueError(f"horizon {turns} is outside 0 .. {self.horizon}, for which rewards are known")
+            raise EnvError(f"horizon {turns} is outside 0 .. {self.horizon}, for which rewards are known")
         return turns
 
 
@@ -112,7 +114,9 @@ def optimal_return(tabular: Tabular, horizon: int | None = None) -> float:
     return float(tabular.initial @ optimal_values(tabular, horizon)[0])
 
 
-def policy_values(tabular: Tabular, policy: NDArray[Any], horizon: int | None = None, *, discount: float = 1.0) -> Array:
+def policy_values(
+    tabular: Tabular, policy: NDArray[Any], horizon: int | None = None, *, discount: float = 1.0
+) -> Array:
     """(H + 1, S): V_t(s) of a policy.
 
     Args:
@@ -126,7 +130,9 @@ def policy_values(tabular: Tabular, policy: NDArray[Any], horizon: int | None = 
     table = np.eye(tabular.n_actions)[policy] if np.issubdtype(policy.dtype, np.integer) else policy
     shape = (tabular.n_states, tabular.n_actions)
     if table.shape != shape and (table.ndim != 3 or table.shape[1:] != shape or len(table) < turns):
-        raise ValueError(f"the policy of shape {policy.shape} does not fit {turns} turns, {shape[0]} states, {shape[1]} actions")
+        raise EnvError(
+            f"the policy of shape {policy.shape} does not fit {turns} turns, {shape[0]} states, {shape[1]} actions"
+        )
     values = np.zeros((turns + 1, tabular.n_states))
     for t in reversed(range(turns)):
         chosen = table if table.ndim == 2 else table[t]

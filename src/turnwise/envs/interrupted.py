@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium
 
+from turnwise.envs.errors import EnvError
 
 
 class Interrupted(gymnasium.Wrapper[str, str, str, str]):
@@ -28,18 +29,18 @@ class Interrupted(gymnasium.Wrapper[str, str, str, str]):
         seed: Seed of the disturbance, combined with the seed of the episode.
 
     Raises:
-        TypeError: the environment lacks a method that is needed; the message names it.
-        ValueError: `turn` below 1, or nothing to do.
+        EnvError: the environment lacks a method that is needed; the message names it.
+        EnvError: `turn` below 1, or nothing to do.
     """
 
     def __init__(self, env: Any, *, turn: int, moves: int = 5, scatter: bool = False, seed: int = 0) -> None:
         super().__init__(env)
         if turn < 1 or moves < 0 or (moves == 0 and not scatter):
-            raise ValueError(f"Interrupted needs turn >= 1 and something to do, got turn={turn}, moves={moves}")
+            raise EnvError(f"Interrupted needs turn >= 1 and something to do, got turn={turn}, moves={moves}")
         needed = ["legal_actions", "save", "restore"] * (moves > 0) + ["scatter"] * scatter
         for method in needed:
             if not env.has_wrapper_attr(method):
-                raise TypeError(f"Interrupted needs an environment with a method {method}(); {env} has none")
+                raise EnvError(f"Interrupted needs an environment with a method {method}(); {env} has none")
         self.turn = turn
         self.moves = moves
         self.scatter = scatter
@@ -82,5 +83,3 @@ class Interrupted(gymnasium.Wrapper[str, str, str, str]):
                 return observation
             of("restore")(before)
         return None
-
-

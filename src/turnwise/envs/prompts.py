@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from turnwise.envs.errors import EnvError
 from turnwise.envs.text_env import Outcome, TextEnv
 
 Row = Mapping[str, Any]
@@ -25,17 +26,17 @@ class PromptEnv(TextEnv):
         name: Name in messages and records.
 
     Raises:
-        ValueError: no rows, or a row without a text in its column "prompt".
+        EnvError: no rows, or a row without a text in its column "prompt".
     """
 
     def __init__(self, rows: Sequence[str | Row], judge: Judge, *, name: str = "prompts") -> None:
         super().__init__(name, max_turns=1)
         self.rows: list[Row] = [{"prompt": row} if isinstance(row, str) else row for row in rows]
         if not self.rows:
-            raise ValueError(f"environment {name!r} needs at least one prompt")
+            raise EnvError(f"environment {name!r} needs at least one prompt")
         for number, row in enumerate(self.rows):
             if not isinstance(row.get("prompt"), str):
-                raise ValueError(
+                raise EnvError(
                     f"environment {name!r}: row {number} has no text in column 'prompt' (columns {sorted(row)}); "
                     "rename the column, or render a conversation to text first"
                 )

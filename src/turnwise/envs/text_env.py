@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
+from turnwise.envs.errors import EnvError, NotOffered
+
 State = Any
 """An opaque snapshot, the result of `save`."""
 
@@ -68,7 +70,7 @@ class TextEnv(gymnasium.Env[str, str]):
 
     def __init__(self, name: str, max_turns: int, actions: Sequence[str] = ()) -> None:
         if isinstance(max_turns, bool) or not isinstance(max_turns, int) or max_turns < 1:
-            raise ValueError(f"environment {name!r}: max_turns must be an integer of at least 1, got {max_turns!r}")
+            raise EnvError(f"environment {name!r}: max_turns must be an integer of at least 1, got {max_turns!r}")
         self.name = name
         self.max_turns = max_turns
         self.observation_space = TextSpace()
@@ -98,9 +100,9 @@ class TextEnv(gymnasium.Env[str, str]):
         """Actions a random agent may choose from now.
 
         Raises:
-            NotImplementedError: the environment cannot list any.
+            NotOffered: the environment cannot list any.
         """
-        raise NotImplementedError(
+        raise NotOffered(
             f"environment {self.name!r} cannot list its legal actions; give it a method legal_actions() -> tuple[str, ...]"
         )
 
@@ -108,9 +110,9 @@ class TextEnv(gymnasium.Env[str, str]):
         """What an expert would do now.
 
         Raises:
-            NotImplementedError: the environment has no expert.
+            NotOffered: the environment has no expert.
         """
-        raise NotImplementedError(
+        raise NotOffered(
             f"environment {self.name!r} has no expert; give it a method optimal_action() -> str, "
             "or ask for random demonstrations with skill=0"
         )
@@ -145,13 +147,13 @@ class TextEnv(gymnasium.Env[str, str]):
         """Carry out one action.
 
         Raises:
-            RuntimeError: the episode is over or has not begun.
-            TypeError: the action is not a string.
+            EnvError: the episode is over or has not begun.
+            EnvError: the action is not a string.
         """
         if self._over:
-            raise RuntimeError(f"environment {self.name!r}: the episode is over; call reset() before step()")
+            raise EnvError(f"environment {self.name!r}: the episode is over; call reset() before step()")
         if not isinstance(action, str):
-            raise TypeError(f"environment {self.name!r} takes text, got {type(action).__name__}: {action!r}")
+            raise EnvError(f"environment {self.name!r} takes text, got {type(action).__name__}: {action!r}")
         self.turn += 1
         self._history.append(action)
         observation, reward, terminated, truncated = self.act(action)
