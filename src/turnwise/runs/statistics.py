@@ -1,0 +1,36 @@
+"""What every iteration logs about its episodes, whatever the algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from turnwise.episode import Episode, Stop
+
+
+def episode_metrics(episodes: Sequence[Episode]) -> dict[str, tuple[float, float]]:
+    """name -> (sum, count) over the episodes that the environment did not break; explained in ``docs/metrics.md``."""
+    whole = [episode for episode in episodes if not episode.failed and episode.turns]
+    turns = [turn for episode in whole for turn in episode.turns]
+    actions = float(sum(len(turn.act) for turn in turns))
+    returns = np.array([episode.undiscounted_return for episode in whole])
+    total: dict[str, tuple[float, float]] = {
+        "episodes/count": (float(len(episodes)), 1.0),
+        "episodes/failed": (float(sum(episode.failed for episode in episodes)), 1.0),
+        "episodes/truncated": (float(sum(episode.truncated for episode in whole)), float(len(whole))),
+        "reward": (float(returns.sum()), float(len(whole))),
+        "reward_std": (float(returns.std()) if whole else 0.0, float(bool(whole))),
+        "turns/mean": (float(len(turns)), float(len(whole))),
+        "completions/mean_length": (actions, float(len(turns))),
+        "completions/clipped_ratio": (float(sum(turn.stop is Stop.LENGTH for turn in turns)), float(len(turns))),
+        "tokens/action": (actions, 1.0),
+        "tokens/observation": (float(sum(len(turn.obs) for turn in turns)), 1.0),
+    }
+    for source in dict.fromkeys(name for turn in turns for name in turn.rewards):
+        paid = sum(turn.rewards.get(source, 0.0) for turn in turns)
+        total[f"rewards/{source}/mean"] = (float(paid), float(len(whole)))
+    successes = [episode.metrics["success"] for episode in whole if "success" in episode.metrics]
+    if successes:
+        total["success"] = (float(sum(successes)), float(len(successes)))
+    return total
