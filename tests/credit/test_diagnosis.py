@@ -47,7 +47,7 @@ def test_share_of_groups_without_spread() -> None:
 
 def test_explained_variance() -> None:
     targets = [np.array([1.0, 2.0]), np.array([6.0])]
-    name = "credit/explained_variance"
+    name = "value/explained_variance"
     assert means(credit.explained_variance(targets, targets))[name] == 1.0
     assert means(credit.explained_variance([[3.0, 3.0], [3.0]], targets))[name] == pytest.approx(0.0)
     assert math.isnan(means(credit.explained_variance([[1.0]], [[2.0]]))[name])

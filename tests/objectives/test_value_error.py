@@ -21,7 +21,7 @@ def test_half_the_squared_error_under_its_own_weight(
     assert loss.tolist() == [1.0, 0.0, 0.25]
     assert outputs.value is not None
     assert torch.autograd.grad(loss.sum(), outputs.value)[0].tolist() == [1.0, 0.0, -0.5]
-    assert means(metrics) == {"loss/value": 1.25, "value/mean": 2.0, "value/target": 1.5}
+    assert means(metrics) == {"value/loss": 1.25, "value/mean": 2.0, "value/target": 1.5}
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_value_clipping_by_hand(
     assert got.tolist() == pytest.approx([loss])
     assert outputs.value is not None
     assert torch.autograd.grad(got.sum(), outputs.value)[0].tolist() == pytest.approx([gradient])
-    assert means(metrics)["clip_ratio/value_mean"] == float(gradient == 0.0)
+    assert means(metrics)["clip_ratio/value"] == float(gradient == 0.0)
 
 
 def test_refusals(outputs_of: Callable[..., Outputs], flat_batch: Callable[..., Batch]) -> None:

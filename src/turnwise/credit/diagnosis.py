@@ -38,18 +38,18 @@ def zero_std_metrics(scores: ArrayLike, groups: Sequence[Hashable]) -> Metrics:
 
 
 def explained_variance(values: Sequence[ArrayLike], targets: Sequence[ArrayLike]) -> Metrics:
-    """``credit/explained_variance`` = 1 − Var(target − value) / Var(target), of a whole batch, counted once.
+    """``value/explained_variance`` = 1 − Var(target − value) / Var(target), of a whole batch, counted once.
 
     1 is a perfect critic, 0 one that knows only the mean, below 0 worse than that. Not counted if targets do not vary.
     """
     if not targets:
-        return {"credit/explained_variance": (0.0, 0.0)}
+        return {"value/explained_variance": (0.0, 0.0)}
     value = np.concatenate([np.asarray(v, dtype=np.float64) for v in values])
     target = np.concatenate([np.asarray(t, dtype=np.float64) for t in targets])
     spread = float(target.var()) if len(target) else 0.0
     if spread == 0.0:
-        return {"credit/explained_variance": (0.0, 0.0)}
-    return {"credit/explained_variance": (1.0 - float((target - value).var()) / spread, 1.0)}
+        return {"value/explained_variance": (0.0, 0.0)}
+    return {"value/explained_variance": (1.0 - float((target - value).var()) / spread, 1.0)}
 
 
 def why_zero(

@@ -62,8 +62,8 @@ def drift(batch: Batch) -> Metrics:
 
     With Δ = log π_train − log π_rollout:
 
-    - ``drift/logp_mean_abs``: mean |Δ|;
-    - ``drift/logp_max_abs``: largest |Δ| of this batch, counted once (a mean over batches is a mean of maxima);
+    - ``drift/mean_abs``: mean |Δ|;
+    - ``drift/max_abs``: largest |Δ| of this batch, counted once (a mean over batches is a mean of maxima);
     - ``drift/k3``: mean of exp(Δ) − 1 − Δ, an estimate of KL(rollout‖train);
     - ``drift/ess``: (Σw)² / (A Σw²) with w = exp(Δ), the effective share of the sample, counted once.
 
@@ -83,8 +83,8 @@ def drift(batch: Batch) -> Metrics:
     ]
     total, largest, k3, ess = floats(figures)
     return {
-        "drift/logp_mean_abs": (total, float(n)),
-        "drift/logp_max_abs": (largest, 1.0),
+        "drift/mean_abs": (total, float(n)),
+        "drift/max_abs": (largest, 1.0),
         "drift/k3": (k3, float(n)),
         "drift/ess": (ess, 1.0),
     }

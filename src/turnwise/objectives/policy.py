@@ -111,9 +111,9 @@ def clipped_weight(high: float = 4.0, low: float = 1.0) -> Objective:
         ratio = log_ratio(outputs.logp, batch.stream("old_logp")).exp().detach()
         loss = -ratio.clamp(1.0 - low, 1.0 + high) * advantage * outputs.logp
         figures = {
-            "clip_ratio/low_mean": ratio < 1.0 - low,
-            "clip_ratio/high_mean": ratio > 1.0 + high,
-            "clip_ratio/region_mean": (ratio < 1.0 - low) | (ratio > 1.0 + high),
+            "clip_ratio/low": ratio < 1.0 - low,
+            "clip_ratio/high": ratio > 1.0 + high,
+            "clip_ratio/region": (ratio < 1.0 - low) | (ratio > 1.0 + high),
         }
         return _finish(loss, outputs, batch, figures)
 
@@ -143,13 +143,13 @@ def _clip(
     below = (ratio < 1.0 - low) & (advantage < 0)
     above = (ratio > 1.0 + high) & (advantage > 0)
     figures = {
-        "clip_ratio/low_mean": below,
-        "clip_ratio/high_mean": above,
-        "clip_ratio/region_mean": below | above,
+        "clip_ratio/low": below,
+        "clip_ratio/high": above,
+        "clip_ratio/region": below | above,
     }
     if dual is not None:
         bound = -dual * advantage
-        figures["clip_ratio/dual_mean"] = (advantage < 0) & (loss > bound)
+        figures["clip_ratio/dual"] = (advantage < 0) & (loss > bound)
         loss = torch.where(advantage < 0, torch.minimum(loss, bound), loss)
     return _finish(loss, outputs, batch, figures)
 
@@ -163,7 +163,7 @@ def _finish(loss: Tensor, outputs: Outputs, batch: Batch, figures: dict[str, Ten
     if "old_logp" in batch.token:
         change = log_ratio(outputs.logp.detach(), batch.stream("old_logp"))
         figures["approx_kl"] = change.exp() - 1.0 - change
-    return loss, merge([tally_loss("loss/policy", loss, weight), tally(weight != 0, figures)])
+    return loss, merge([tally_loss("policy/loss", loss, weight), tally(weight != 0, figures)])
 
 
 def _check_range(low: float, high: float) -> None:

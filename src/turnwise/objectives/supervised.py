@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from turnwise.batch import Batch, Outputs
-from turnwise.metrics import Metrics, merge
-from turnwise.objectives.objective import Objective, tally, tally_loss
+from turnwise.metrics import Metrics
+from turnwise.objectives.objective import Objective, tally
 
 
 def nll() -> Objective:
@@ -19,6 +19,6 @@ def nll() -> Objective:
         weight = batch.stream("weight")
         loss = -weight * outputs.logp
         figures = {"nll": -outputs.logp, "entropy": outputs.entropy}
-        return loss, merge([tally_loss("loss/nll", loss, weight), tally(weight != 0, figures)])
+        return loss, tally(weight != 0, figures)
 
     return objective

@@ -41,9 +41,9 @@ def value_error(clip: float | None = None) -> Objective:
             old = batch.stream("old_value")
             held = old + (outputs.value - old).clamp(-clip, clip)
             held_error = (held - target).square()
-            figures["clip_ratio/value_mean"] = held_error > error
+            figures["clip_ratio/value"] = held_error > error
             error = torch.maximum(error, held_error)
         loss = 0.5 * weight * error
-        return loss, merge([tally_loss("loss/value", loss, weight), tally(weight != 0, figures)])
+        return loss, merge([tally_loss("value/loss", loss, weight), tally(weight != 0, figures)])
 
     return objective
