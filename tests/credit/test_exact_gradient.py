@@ -186,6 +186,14 @@ def test_variances_with_dense_rewards() -> None:
     assert to_go < 0.7 * whole
 
 
+def test_variances_with_a_reward_at_the_end_only() -> None:
+    """The other order: nothing is paid before the end, so return-to-go drops nothing and pays for its noisier baseline."""
+    world = stop_or_continue([0.5] * 4, on=[0.0, 0.0, 0.0, 1.0], off=[0.0] * 4)
+    for advantages in (alive, batch, outcome(credit.leave_one_out)):
+        np.testing.assert_allclose(moments(world, 4, advantages)[0], true_gradient(world), atol=1e-12)
+    assert moments(world, 4, outcome(credit.leave_one_out))[1] < moments(world, 4, alive)[1]
+
+
 def test_the_last_one_alive_has_less_variance_than_against_zero() -> None:
     def against_zero(rewards: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
         kept = alive(rewards)
