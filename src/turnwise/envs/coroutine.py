@@ -383,11 +383,13 @@ class EnvFactory:
         self._actions = actions
         self._story = story
         functools.update_wrapper(self, story)
+        # `inspect.signature` of the factory is that of its call, not that of the story.
+        del self.__wrapped__
 
-    def actions(self, **options: Any) -> tuple[str, ...]:
+    def actions_for(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         """Example actions under the given options."""
-        chosen = self._actions(**{**self.options, **options}) if callable(self._actions) else self._actions
-        return tuple(chosen)
+        own = {**self.options, **{key: value for key, value in options.items() if key in self.options}}
+        return tuple(self._actions(**own) if callable(self._actions) else self._actions)
 
     def __call__(self, *, max_turns: int | None = None, **options: Any) -> Any:
         """Make the environment.
@@ -402,7 +404,7 @@ class EnvFactory:
             raise EnvError(f"environment {self.name!r} has no option {unknown[0]!r}{near}; its options are {known}")
         chosen = {**self.options, **options}
         turns = self.max_turns if max_turns is None else max_turns
-        actions = self.actions(**chosen)
+        actions = self.actions_for(chosen)
         if len(self.agents) == 1:
             return CoroutineEnv(self._story, self.name, self.agents[0], turns, actions, chosen)
         return MultiAgentEnv(self._story, self.name, self.agents, turns, actions, chosen)

@@ -169,9 +169,14 @@ class Errand(TextEnv):
             return abs(guard - self.me) + 1
         return abs(gem - self.me) + 1 + abs(guard - gem) + 1
 
+    def _errand_pays(self) -> bool:
+        # Very late, a long walk earns less than telling jokes all the way to the deadline.
+        last = self.turn + self.turns_needed() - 1
+        return last < self.max_turns and pay(last, self.max_turns) >= JOKE * (self.max_turns - self.turn)
+
     def optimal_action(self) -> str:
-        """The shortest way to the delivery; a joke when it cannot be reached before the deadline."""
-        if self.turn + self.turns_needed() > self.max_turns:
+        """The next step of the shortest way to the delivery; a joke when it is too late for that."""
+        if not self._errand_pays():
             return ACTIONS[_JOKE]
         gem = self.gems[self.wanted]
         place = self.guards[self.target] if gem == HELD else gem
@@ -181,10 +186,9 @@ class Errand(TextEnv):
 
     def optimal_value(self) -> float:
         """Greatest sum of rewards still to be had from here: V*(state, turn)."""
-        needed = self.turns_needed()
-        if self.turn + needed > self.max_turns:
+        if not self._errand_pays():
             return JOKE * (self.max_turns - self.turn)
-        return pay(self.turn + needed - 1, self.max_turns)
+        return pay(self.turn + self.turns_needed() - 1, self.max_turns)
 
     def rate_reply(self, text: str) -> float:
         """The immediate reward of saying `text` now, without saying it: the judgement of someone who sees one reply.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 
 from turnwise.envs.coroutine import Agent, env
+from turnwise.envs.errors import EnvError
 
 COST = 0.02
 
@@ -22,6 +23,8 @@ def whole_number(text: str) -> int | None:
 @env(max_turns=8, actions=lambda n: [str(number) for number in range(1, n + 1)])
 async def guess(agent: Agent, rng: random.Random, *, n: int = 64) -> None:
     """Guess a number between 1 and n."""
+    if n < 1:
+        raise EnvError(f"guess needs a range with at least one number, got n={n}")
     secret, low, high = rng.randint(1, n), 1, n
     agent.goal = f"guess the number between 1 and {n}"
     agent.log(success=0.0)

@@ -52,7 +52,7 @@ class Interrupted(gymnasium.Wrapper[str, str, str, str]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         self._acted, self._done = 0, False
         observation, info = self.env.reset(seed=seed, options=options)
-        self._rng = random.Random(f"{self._seed} {seed}")
+        self._rng = random.Random(f"{self._seed} {getattr(self.unwrapped, 'seed', seed) if seed is None else seed}")
         return observation, info
 
     def step(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:

@@ -158,7 +158,7 @@ def make_minigrid(env_id: str, *, max_turns: int = MAX_TURNS, **options: Any) ->
     """A MiniGrid or BabyAI environment in text; `options` go to Gymnasium.
 
     Raises:
-        EnvError: the package minigrid is not installed.
+        EnvError: the package minigrid is not installed, no such id, or an option that it does not have.
     """
     import gymnasium
 
@@ -171,7 +171,12 @@ def make_minigrid(env_id: str, *, max_turns: int = MAX_TURNS, **options: Any) ->
     # shadowing the name in the one module that uses it is not.
     roomgrid_level.print = _say_nothing  # type: ignore[attr-defined]
     check_options(env_id, options, ("max_turns",))
-    inner: Any = gymnasium.make(env_id, disable_env_checker=True, **options).unwrapped
+    try:
+        inner: Any = gymnasium.make(env_id, disable_env_checker=True, **options).unwrapped
+    except TypeError as error:
+        if not options:
+            raise
+        raise EnvError(f"{env_id} cannot be made with the options {options}: {error}") from error
     inner.max_steps = max_turns
     if hasattr(inner, "fixed_max_steps"):
         inner.fixed_max_steps = True

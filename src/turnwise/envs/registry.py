@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -164,9 +165,8 @@ def spec(env_id: str) -> EnvSpec:
     turns = options.get("max_turns", found.max_turns)
     exact = None if found.exact is None else partial(found.exact, **options)
     actions = found.actions
-    if isinstance(found.make, partial) is False and hasattr(found.make, "actions") and hasattr(found.make, "options"):
-        own = {key: value for key, value in options.items() if key in found.make.options}
-        actions = found.make.actions(**own)
+    if not isinstance(found.make, partial) and hasattr(found.make, "actions_for"):
+        actions = found.make.actions_for(options)
     return replace(found, id=env_id, make=partial(found.make, **options), max_turns=turns, exact=exact, actions=actions)
 
 
@@ -186,13 +186,25 @@ def make(env_id: str, **options: Any) -> Any:
         EnvError: no such environment, or an option that it does not have.
     """
     found = spec(env_id)
+    _check_signature(env_id, found.make, options)
+    return found.make(**options)
+
+
+def _check_signature(env_id: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
+    bound = factory.keywords if isinstance(factory, partial) else {}
     try:
-        return found.make(**options)
-    except TypeError as error:
-        # Only a call that does not fit the signature is the user's; an error from deeper inside keeps its traceback.
-        if error.__traceback__ is not None and error.__traceback__.tb_next is None:
-            raise EnvError(f"environment {env_id!r} cannot be made with these options: {error}") from error
-        raise
+        parameters = inspect.signature(factory.func if isinstance(factory, partial) else factory).parameters.values()
+    except ValueError:
+        return
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    known = sorted(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+    for option in {**bound, **options}:
+        if option not in known:
+            raise EnvError(
+                f"environment {env_id!r} has no option {option!r}{did_you_mean(option, known)}; "
+                f"its options are {', '.join(known) or 'none'}"
+            )
 
 
 def load(path: str) -> EnvSpec:
@@ -224,7 +236,7 @@ def of_factory(env_id: str, factory: Callable[..., Any]) -> EnvSpec:
 
     text = (factory.__doc__ or "").strip().split("\n")[0].rstrip(".")
     if isinstance(factory, EnvFactory):
-        return EnvSpec(env_id, factory, text, factory.max_turns, factory.actions())
+        return EnvSpec(env_id, factory, text, factory.max_turns, factory.actions_for({}))
     return EnvSpec(env_id, factory, text)
 
 
