@@ -75,6 +75,12 @@ class Endless(TextEnv):
         return Outcome("go on", 0.0)
 
 
+class Careless(EchoEnv):
+    def act(self, text: str) -> Outcome:
+        # Python refuses to read a number of more than 4,300 digits.
+        return Outcome("", float(text.isdecimal() and int(text) == 3))
+
+
 class Fussy(EchoEnv):
     def act(self, text: str) -> Outcome:
         return Outcome(str(int(text)) if text not in ("yes", "no") else text, 0.0)
@@ -112,6 +118,7 @@ def test_each_broken_promise_is_named(how: str, message: str) -> None:
         (NaNRewardEnv, "the reward is nan"),
         (lambda: NaNRewardEnv(reward=float("inf")), "the reward is inf"),
         (lambda: Endless("endless", 10**6), "does not end"),
+        (Careless, "answer any text"),
         (Fussy, "answer any text"),
         (dict, "no method reset"),
     ],

@@ -21,7 +21,7 @@ from turnwise.envs.exact import uniform_policy
         ("Taxi-v4", -771.1, 7.93),
     ],
 )
-def test_known_optima_of_toy_text(env_id: str, random_return: float, optimum: float) -> None:
+def test_known_values(env_id: str, random_return: float, optimum: float) -> None:
     exact = spec(env_id).exact
     assert exact is not None
     world = exact()

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import load_env_creator
 
 from turnwise.envs.errors import EnvError, NotOffered, did_you_mean
 from turnwise.envs.text_env import Outcome, TextEnv, plain
@@ -138,7 +139,7 @@ def check_options(env_id: str, options: Mapping[str, Any], own: Sequence[str] = 
         raise EnvError(f"there is no environment {env_id!r}{did_you_mean(env_id, known)}")
     creator: Any = gymnasium.spec(env_id).entry_point
     if isinstance(creator, str):
-        creator = gymnasium.envs.registration.load_env_creator(creator)
+        creator = load_env_creator(creator)
     parameters = inspect.signature(creator).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return

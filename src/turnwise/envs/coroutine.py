@@ -20,7 +20,6 @@ pause there is, and awaiting anything else is refused.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import math
 import random
@@ -382,9 +381,7 @@ class EnvFactory:
         self.max_turns = max_turns
         self._actions = actions
         self._story = story
-        functools.update_wrapper(self, story)
-        # `inspect.signature` of the factory is that of its call, not that of the story.
-        del self.__wrapped__
+        self.__name__, self.__doc__, self.__module__ = self.name, story.__doc__, story.__module__
 
     def actions_for(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         """Example actions under the given options."""

@@ -165,8 +165,9 @@ def spec(env_id: str) -> EnvSpec:
     turns = options.get("max_turns", found.max_turns)
     exact = None if found.exact is None else partial(found.exact, **options)
     actions = found.actions
-    if not isinstance(found.make, partial) and hasattr(found.make, "actions_for"):
-        actions = found.make.actions_for(options)
+    actions_for = getattr(found.make, "actions_for", None)
+    if actions_for is not None:
+        actions = actions_for(options)
     return replace(found, id=env_id, make=partial(found.make, **options), max_turns=turns, exact=exact, actions=actions)
 
 

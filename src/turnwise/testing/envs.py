@@ -15,7 +15,7 @@ from turnwise.envs.errors import NotOffered
 from turnwise.envs.text_env import Outcome, TextEnv
 from turnwise.errors import TurnwiseError
 
-NONSENSE = ("", "   ", "\n\n", "xyzzy plugh", "\x00\ud7ff\U0001f600", "-1", "9" * 400, "no " * 20_000)
+NONSENSE = ("", "   ", "\n\n", "xyzzy plugh", "\x00\ud7ff\U0001f600", "-1", "9" * 5_000, "no " * 20_000)
 """Replies that no environment may fall over."""
 
 
