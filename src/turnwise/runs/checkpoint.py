@@ -123,10 +123,12 @@ def latest(checkpoints: Path) -> Checkpoint | None:
 
 def _load(folder: Path) -> Checkpoint:
     manifest = _read_json(folder / _MANIFEST)
-    if manifest.get("format") != FORMAT:
+    if "format" not in manifest:
+        raise _DamagedError(f"{_MANIFEST} names no format")
+    if manifest["format"] != FORMAT:
         version = manifest.get("turnwise", "another version")
         raise RunError(
-            f"checkpoint {folder} was written by turnwise {version} in format {manifest.get('format')}; this version reads "
+            f"checkpoint {folder} was written by turnwise {version} in format {manifest['format']}; this version reads "
             f"format {FORMAT}. Continue the run with turnwise {version}, or start a new run from the model in that folder"
         )
     files = manifest.get("files")
