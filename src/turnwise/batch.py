@@ -122,12 +122,21 @@ class Batch:
             seq={name: values[chosen] for name, values in self.seq.items()},
         )
 
-    def minibatches(self, size: int, rng: np.random.Generator) -> Iterator[Batch]:
-        """The sequences in random order, at least `size` at a time (a short remainder joins the last one)."""
+    def minibatches(self, turns: int, rng: np.random.Generator) -> Iterator[Batch]:
+        """The sequences in random order, in parts of about `turns` turns each; their number is at least one.
+
+        Counting turns rather than sequences means the same amount of experience per step whether an episode is one
+        long sequence or a sequence per turn.
+        """
+        starts = self.turn_start
+        per_sequence = torch.zeros(len(self), dtype=torch.int64).index_add(0, self.sequence[starts], starts[starts].long())
         order = rng.permutation(len(self))
-        n = max(1, len(self) // size)
-        for part in np.array_split(order, n):
-            yield self.select(part)
+        passed = np.cumsum(per_sequence.numpy()[order])
+        n = min(len(self), max(1, round(int(passed[-1]) / turns)))
+        cuts = np.searchsorted(passed, passed[-1] * np.arange(1, n) / n)
+        for part in np.split(order, cuts):
+            if len(part):
+                yield self.select(part)
 
     def micro_batches(self, max_tokens: int) -> Iterator[list[int]]:
         """Sequence indices of each micro-batch: sorted by length, up to `max_tokens` tokens; a longer one comes alone.

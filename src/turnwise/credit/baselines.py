@@ -159,6 +159,25 @@ def whiten(values: Sequence[ArrayLike | None], *, epsilon: float = 1e-8) -> list
     return [np.where(np.isnan(v), 0.0, (v - lowest - mean) / scale) for v in episodes]
 
 
+def unit_scale(values: Sequence[ArrayLike | None], *, epsilon: float = 1e-8) -> list[Floats]:
+    """Values over their root mean square, every entry counting once.
+
+    For advantages that have a baseline already: dividing by one number keeps the direction of an unbiased gradient, which
+    centring a second time (`whiten`) would not.
+
+    Args:
+        values: Per episode (n,); None for an episode that failed, NaN where not scorable.
+        epsilon: Added to the root mean square.
+
+    Returns:
+        Per episode (n,) float64; empty where None, 0 for NaN.
+    """
+    episodes = [np.nan_to_num(v, nan=0.0) for v in _known("values", values)]
+    flat = np.concatenate(episodes) if episodes else np.zeros(0)
+    scale = float(np.sqrt(np.mean(flat**2))) + epsilon if len(flat) else 1.0
+    return [v / scale for v in episodes]
+
+
 def partition(groups: Sequence[Hashable], n_episodes: int) -> list[list[int]]:
     """Indices of the episodes of each group, in order of first appearance."""
     if len(groups) != n_episodes:

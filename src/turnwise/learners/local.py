@@ -36,6 +36,7 @@ class LocalLearner:
         betas, eps, weight_decay: AdamW's. The small default β₂ and large ε suit returns whose scale drifts.
         max_grad_norm: Clip the global gradient norm to this; 0 leaves it.
         max_tokens: Tokens per micro-batch.
+        reference: Frozen policy that a KL penalty is measured against.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class LocalLearner:
         weight_decay: float = 0.0,
         max_grad_norm: float = 1.0,
         max_tokens: int = 8192,
+        reference: Policy | None = None,
     ) -> None:
         self.policy = policy
+        self.reference = reference
         self.version = 0
         self.lr = lr
         self.schedule = schedule
@@ -110,6 +113,16 @@ class LocalLearner:
     def evaluate(self, batch: Batch) -> Outputs:
         """The policy's outputs on the whole batch, in packing order, on the CPU, without gradients."""
         return evaluate(self.policy, batch, self.max_tokens)
+
+    def evaluate_reference(self, batch: Batch) -> Outputs:
+        """The reference policy's outputs on the whole batch.
+
+        Raises:
+            LearnerError: there is no reference.
+        """
+        if self.reference is None:
+            raise LearnerError("this learner has no reference policy; build it with reference=policy.reference()")
+        return evaluate(self.reference, batch, self.max_tokens)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that a resumed run needs: weights and optimizer moments by name, counters as plain data."""

@@ -59,7 +59,8 @@ class Packed:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """Pad to (S, H, L, D), attend causally, and pack again. Padding sits behind every real token."""
         self.calls += 1
-        out = _causal(self._pad(q), *_match_heads(self._pad(k), self._pad(v), q.shape[1]), scale)
+        k, v = (_match_heads(self._pad(x), q.shape[1]) for x in (k, v))
+        out = F.scaled_dot_product_attention(self._pad(q), k, v, is_causal=True, scale=scale)
         return out.transpose(1, 2).reshape(self.n * self.longest, *out.shape[1::2])[self.rows][None]
 
     def _pad(self, x: Tensor) -> Tensor:
@@ -69,57 +70,72 @@ class Packed:
 
 
 @dataclass
+class Grid:
+    """New tokens of R sessions laid out as (R, N), so that one batched product serves them all.
+
+    Attributes:
+        tokens: (t,) packed index of each new token of these sessions.
+        cells: (t,) its index in the flattened (R · N) grid.
+        seen: (R, N) position of each grid entry; padding entries repeat 0.
+        slots: (R,) cache row of each session; None when row r *is* slot r, so that no cache is copied.
+        length: Number of cache positions that any of the sessions needs.
+    """
+
+    tokens: Tensor
+    cells: Tensor
+    seen: Tensor
+    slots: Tensor | None
+    length: int
+
+
+@dataclass
 class Cached:
-    """New tokens of R sessions attend to each session's cache, which they extend first.
+    """New tokens of sessions attend to each session's cache, which they extend first.
 
     Attributes:
         keys, values: per layer (slots, G, capacity, D), written in place.
-        slots: (R,) cache row of each session.
-        rows: (T,) index of each new token in the (R · N) padded grid.
-        cells: (T,) flat index slot · capacity + position where each new token's key is stored.
-        seen: (R, N) position of each grid entry; padding entries repeat 0.
-        length: Number of cache positions that any session needs.
+        slot, position: (T,) where each new token's key and value are stored.
+        grids: Sessions by number of new tokens: those that sample have one each and would be padded to the longest
+            observation that another session is reading.
     """
 
     keys: list[Tensor]
     values: list[Tensor]
-    slots: Tensor
-    rows: Tensor
-    cells: Tensor
-    seen: Tensor
-    length: int
+    slot: Tensor
+    position: Tensor
+    grids: list[Grid]
     calls: int = 0
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """Store the new keys and values, then attend to everything up to each query's own position."""
         self.calls += 1
         for cache, new in ((self.keys[layer], k), (self.values[layer], v)):
-            slots, heads, capacity, dim = cache.shape
-            flat = cache.view(slots, heads, capacity, dim).transpose(1, 2)  # (slots, capacity, G, D)
-            flat[self.cells // capacity, self.cells % capacity] = new[0].transpose(0, 1).to(cache.dtype)
-        n_rows, width = self.seen.shape
-        heads, dim = q.shape[1], q.shape[3]
-        grid = q.new_zeros(n_rows * width, heads, dim).index_copy(0, self.rows, q[0].transpose(0, 1))
-        queries = grid.view(n_rows, width, heads, dim).transpose(1, 2)
-        keys = self.keys[layer][:, :, : self.length].index_select(0, self.slots).to(q.dtype)
-        values = self.values[layer][:, :, : self.length].index_select(0, self.slots).to(q.dtype)
-        keys, values = _match_heads(keys, values, heads)
-        visible = torch.arange(self.length, device=q.device) <= self.seen[:, :, None]  # (R, N, L)
-        scores = (queries @ keys.transpose(-1, -2)) * scale
-        scores = scores.masked_fill(~visible[:, None], -torch.inf)
-        out = scores.float().softmax(-1).to(q.dtype) @ values
-        return out.transpose(1, 2).reshape(n_rows * width, heads, dim)[self.rows][None]
+            cache[self.slot, :, self.position] = new[0].transpose(0, 1).to(cache.dtype)
+        queries = q[0].transpose(0, 1) * scale  # (T, H, D)
+        out = torch.empty_like(queries)
+        for grid in self.grids:
+            out[grid.tokens] = self._attend(grid, layer, queries[grid.tokens])
+        return out[None]
+
+    def _attend(self, grid: Grid, layer: int, queries: Tensor) -> Tensor:
+        """(t, H, D) scaled queries of one grid -> (t, H, D)."""
+        n, width = grid.seen.shape
+        heads, dim = queries.shape[1:]
+        laid = queries.new_zeros(n * width, heads, dim).index_copy(0, grid.cells, queries)
+        laid = laid.view(n, width, heads, dim).transpose(1, 2)
+        keys, values = (
+            _match_heads(cache[:n, :, : grid.length] if grid.slots is None else cache[grid.slots, :, : grid.length], heads)
+            for cache in (self.keys[layer], self.values[layer])
+        )
+        ahead = torch.arange(grid.length, device=queries.device) > grid.seen[:, :, None]  # (R, N, L)
+        scores = (laid @ keys.transpose(-1, -2)).masked_fill_(ahead[:, None], -torch.inf)
+        out = scores.softmax(-1, dtype=torch.float32).to(queries.dtype) @ values
+        return out.transpose(1, 2).reshape(n * width, heads, dim)[grid.cells]
 
 
-def _match_heads(k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-    repeat = heads // k.shape[1]
-    if repeat == 1:
-        return k, v
-    return k.repeat_interleave(repeat, dim=1), v.repeat_interleave(repeat, dim=1)
-
-
-def _causal(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+def _match_heads(x: Tensor, heads: int) -> Tensor:
+    """Repeat the (…, G, L, D) heads of grouped-query attention to `heads`."""
+    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
 
 
 _REFUSED = ("sliding_window", "softcap", "s_aux", "position_bias", "head_mask")

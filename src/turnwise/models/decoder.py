@@ -13,12 +13,15 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from turnwise.batch import Batch
 from turnwise.episode import Ids
-from turnwise.models.attention import Cached
+from turnwise.models.attention import Cached, Grid
 from turnwise.models.policy import Policy
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +65,47 @@ class CachedDecoder:
         """See `Decoder.advance`. Prefill and decoding mix freely: only attention pads."""
         counts = np.array([len(row.context) - row.read for row in rows])
         lengths = np.array([len(row.context) for row in rows])
+        slots = np.array([row.slot for row in rows])
         self._reserve(int(lengths.max()))
-        width, n = int(counts.max()), len(rows)
-        owner = np.repeat(np.arange(n), counts)
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        starts = np.cumsum(counts) - counts
+        within = np.arange(counts.sum()) - np.repeat(starts, counts)
         position = within + np.repeat([row.read for row in rows], counts)
-        slot = np.repeat([row.slot for row in rows], counts)
-        seen = np.zeros((n, width), dtype=np.int64)
-        seen[owner, within] = position
         ids = np.concatenate([row.context[row.read :] for row in rows]).astype(np.int64)
-        device = self.policy.device
+        one = counts == 1
         plan = Cached(
             keys=self._keys,
             values=self._values,
-            slots=torch.tensor([row.slot for row in rows], device=device),
-            rows=torch.from_numpy(owner * width + within).to(device),
-            cells=torch.from_numpy(slot * self._capacity + position).to(device),
-            seen=torch.from_numpy(seen).to(device),
-            length=int(lengths.max()),
+            slot=self._tensor(np.repeat(slots, counts)),
+            position=self._tensor(position),
+            grids=[
+                self._grid(part, slots, counts, lengths, starts, position)
+                for part in (one.nonzero()[0], (~one).nonzero()[0])
+                if len(part)
+            ],
         )
-        last = torch.from_numpy(np.cumsum(counts) - 1).to(device)
-        return self.policy.run(torch.from_numpy(ids).to(device), torch.from_numpy(position).to(device), plan, last)[0]
+        return self.policy.run(self._tensor(ids), plan.position, plan, self._tensor(starts + counts - 1))[0]
+
+    def _grid(self, part: Ints, slots: Ints, counts: Ints, lengths: Ints, starts: Ints, position: Ints) -> Grid:
+        """The grid of the sessions `part`."""
+        n_new, mine = counts[part], slots[part]
+        width, span = int(n_new.max()), int(mine.max()) + 1
+        # Copying the caches of the active slots costs more than attending for a few idle ones, unless most are idle.
+        in_place = 2 * len(part) >= span
+        within = np.arange(n_new.sum()) - np.repeat(np.cumsum(n_new) - n_new, n_new)
+        owner = np.repeat(mine if in_place else np.arange(len(part)), n_new)
+        tokens = np.repeat(starts[part], n_new) + within
+        seen = np.zeros((span if in_place else len(part), width), dtype=np.int64)
+        seen[owner, within] = position[tokens]
+        return Grid(
+            tokens=self._tensor(tokens),
+            cells=self._tensor(owner * width + within),
+            seen=self._tensor(seen),
+            slots=None if in_place else self._tensor(mine),
+            length=int(lengths[part].max()),
+        )
+
+    def _tensor(self, array: Ints) -> Tensor:
+        return torch.from_numpy(array).to(self.policy.device)
 
     def _reserve(self, length: int) -> None:
         """Grow every slot to at least `length` positions, doubling, and keep what was stored."""

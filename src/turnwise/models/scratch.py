@@ -77,6 +77,9 @@ def build_model(
         num_key_value_heads=shape["num_attention_heads"],
         max_position_embeddings=context,
         tie_word_embeddings=False,
+        # The usual 0.02 is made for widths of a thousand and more; at 64 it keeps a model from using its inputs for
+        # hundreds of steps.
+        initializer_range=0.8 * shape["hidden_size"] ** -0.5,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

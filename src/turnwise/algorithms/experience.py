@@ -1,0 +1,203 @@
+"""What every on-policy method does with episodes before and after it assigns credit.
+
+`recall` asks the learner what its present weights say about the episodes; `climb` takes the optimizer steps. In between,
+a method only fills in streams.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from turnwise.batch import Batch, pack, unpack
+from turnwise.credit import broadcast, sum_by_turn, why_zero, zero_std_metrics
+from turnwise.episode import Episode
+from turnwise.errors import TurnwiseError
+from turnwise.metrics import Metrics, merge
+from turnwise.objectives import (
+    Objective,
+    Weight,
+    combine,
+    drift,
+    entropy_bonus,
+    kl_in_reward,
+    truncated_importance,
+)
+from turnwise.runs import Improvement
+
+Floats = NDArray[np.float64]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Experience:
+    """Episodes that can train, and what the learner's present weights say about them.
+
+    Attributes:
+        episodes: Those with at least one turn whose environment did not fail.
+        batch: They, packed, with the streams ``behaviour_logp``, ``old_logp`` and ``importance`` (the truncated weight
+            that corrects for a rollout engine whose probabilities differ from the learner's; 1 where they agree).
+        logp: Per episode (n_action_tokens,), the stream ``old_logp``.
+        values: Per episode (n_action_tokens,), the critic before each token; empty without one.
+        bootstrap: (n_episodes,), value after the last action of truncated episodes, 0 for terminated ones.
+        positions: Index of each in the list given to `recall`.
+        n_given: Length of that list.
+        metrics: Drift between rollout and learner.
+    """
+
+    episodes: list[Episode]
+    batch: Batch
+    logp: list[Floats]
+    values: list[Floats]
+    bootstrap: Floats
+    positions: list[int]
+    n_given: int
+    metrics: Metrics
+
+    @property
+    def groups(self) -> list[str]:
+        """Group of each episode."""
+        return [episode.group for episode in self.episodes]
+
+    @property
+    def act_lengths(self) -> list[NDArray[np.int64]]:
+        """Per episode (n_turns,), action tokens of each turn."""
+        return [episode.act_lengths for episode in self.episodes]
+
+    def for_record(self, **streams: Sequence[Floats]) -> dict[str, list[Floats]]:
+        """Per-turn streams aligned with the episodes given to `recall`; NaN where an episode did not take part."""
+        return {name: self._aligned(list(values)) for name, values in streams.items()}
+
+    def _aligned(self, values: list[Floats]) -> list[Floats]:
+        full = [np.zeros(0)] * self.n_given
+        for position, array in zip(self.positions, values, strict=True):
+            full[position] = np.asarray(array, dtype=np.float64)
+        return full
+
+
+def recall(learner: Any, episodes: Sequence[Episode]) -> Experience | None:
+    """Evaluate the episodes under the learner's present weights; None when none of them can train.
+
+    A learner with a value head also gives values, and the bootstrap value of every truncated episode.
+    """
+    positions = [i for i, episode in enumerate(episodes) if episode.turns and not episode.failed]
+    if not positions:
+        log.warning(
+            "none of the %d episodes can train: all failed or had no turn; look at their `cut` and `detail`", len(episodes)
+        )
+        return None
+    usable = [episodes[i] for i in positions]
+    has_value = learner.policy.value_head is not None
+    outputs = learner.evaluate(pack(usable, bootstrap=has_value))
+    batch = pack(usable, {"behaviour_logp": [episode.behaviour_logp for episode in usable]})
+    batch = batch.with_stream("old_logp", outputs.logp)
+    batch = batch.with_stream("importance", truncated_importance(batch))
+    bootstrap = np.zeros(len(usable))
+    values: list[Floats] = []
+    if has_value:
+        values = unpack(outputs.value.double(), usable)
+        bootstrap[[episode.truncated for episode in usable]] = outputs.final_value.double().numpy()
+    logp = unpack(outputs.logp.double(), usable)
+    return Experience(usable, batch, logp, values, bootstrap, positions, len(episodes), drift(batch))
+
+
+def kl_penalty(learner: Any, experience: Experience, coefficient: float) -> tuple[list[Floats], Metrics]:
+    """−coefficient · k1 per action token, (n_action_tokens,) per episode, and ``kl``: nats per episode.
+
+    Raises:
+        TurnwiseError: the learner has no reference policy.
+    """
+    if coefficient == 0:
+        return [np.zeros(len(logp)) for logp in experience.logp], {}
+    if learner.reference is None:
+        raise TurnwiseError(
+            f"kl_coef={coefficient} needs a reference policy: build the learner with reference=policy.reference()"
+        )
+    reference = unpack(learner.evaluate_reference(experience.batch).logp.double(), experience.episodes)
+    total = sum(float((own - other).sum()) for own, other in zip(experience.logp, reference, strict=True))
+    return kl_in_reward(experience.logp, reference, coefficient), {"kl": (total, float(len(reference)))}
+
+
+def turn_rewards(experience: Experience, penalty: Sequence[Floats]) -> list[Floats]:
+    """Per episode (n_turns,): the turn's reward plus its tokens' KL penalty."""
+    summed = sum_by_turn(penalty, experience.act_lengths)
+    return [episode.rewards + p for episode, p in zip(experience.episodes, summed, strict=True)]
+
+
+def with_streams(batch: Batch, episodes: Sequence[Episode], streams: Mapping[str, Sequence[Floats]]) -> Batch:
+    """The batch with per-token streams added, one (n_action_tokens,) array per episode."""
+    extra = pack(episodes, streams)
+    return replace(batch, token={**batch.token, **extra.token})
+
+
+def climb(
+    learner: Any, batch: Batch, objective: Objective, *, epochs: int, turns: int, weights: Mapping[str, Weight]
+) -> Metrics:
+    """`epochs` passes of minibatches of about `turns` turns, one optimizer step each.
+
+    Args:
+        learner: Whose weights move. The order of the minibatches derives from its version, so a resumed run repeats it.
+        batch: All experience of the iteration.
+        objective: What to minimise.
+        epochs: Passes.
+        turns: Turns per optimizer step.
+        weights: Stream name -> weight function, evaluated on each whole minibatch.
+    """
+    rng = np.random.default_rng(learner.version)
+    parts: list[Metrics] = []
+    for _ in range(epochs):
+        for part in batch.minibatches(turns, rng):
+            weighted = part
+            for name, weight in weights.items():
+                weighted = weighted.with_stream(name, weight(part))
+            parts.append(learner.update(weighted, objective))
+    return merge(parts)
+
+
+class Steps(Protocol):
+    """The settings every surrogate method shares."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over each iteration's experience."""
+        ...
+
+    @property
+    def minibatch(self) -> int:
+        """Turns per optimizer step."""
+        ...
+
+    @property
+    def entropy_coef(self) -> float:
+        """Weight of the entropy bonus."""
+        ...
+
+
+def improve_without_critic(
+    learner: Any,
+    experience: Experience,
+    advantages: Sequence[Floats],
+    settings: Steps,
+    surrogate: Objective,
+    weight: Weight,
+    extra: Metrics,
+) -> Improvement:
+    """Climb a surrogate on turn-level advantages that need no critic; say why when there is nothing to climb."""
+    scores = [episode.undiscounted_return for episode in experience.episodes]
+    metrics = merge([experience.metrics, extra, zero_std_metrics(scores, experience.groups)])
+    streams = experience.for_record(advantage=advantages)
+    if reason := why_zero(advantages, experience.groups, scores):
+        log.warning("no update: %s", reason)
+        return Improvement(metrics, streams)
+    tokens = {"advantage": broadcast(advantages, experience.act_lengths)}
+    batch = with_streams(experience.batch, experience.episodes, tokens)
+    objective = combine((1.0, surrogate), (settings.entropy_coef, entropy_bonus()))
+    steps = climb(
+        learner, batch, objective, epochs=settings.epochs, turns=settings.minibatch, weights={"weight": weight}
+    )
+    return Improvement(merge([metrics, steps]), streams)
