@@ -120,6 +120,14 @@ def test_texts_and_streams_lie_beside_the_ids(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read["advantage"][1], [np.nan])
 
 
+def test_an_episode_that_took_no_part_has_no_figures(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    write_episodes(path, [episode(turn(), turn()), episode(turn())], spell, {"value": [np.zeros(0), np.array([3.0])]})
+    read = read_streams(path)["value"]
+    np.testing.assert_array_equal(read[0], [np.nan, np.nan])
+    np.testing.assert_array_equal(read[1], [3.0])
+
+
 def test_arrays_that_come_back_may_be_given_to_torch(tmp_path: Path) -> None:
     path = tmp_path / "r.parquet"
     write_episodes(path, [episode(turn())], spell)

@@ -25,8 +25,8 @@ class Improvement:
     Attributes:
         metrics: name -> (sum, count); the names are explained in ``docs/metrics.md``.
         streams: name -> one array per episode, in the order of the episodes, (n_turns,): what the algorithm thought of
-            each turn ("advantage", "value" …). They are kept in the record for people and for audits; NaN marks a turn
-            that has no such figure. May be empty.
+            each turn ("advantage", "value" …). They are kept in the record for people and for audits. NaN marks a
+            turn, and an empty array an episode, that has no such figure.
     """
 
     metrics: Metrics

@@ -85,7 +85,7 @@ def write_episodes(
         path: The Parquet file.
         episodes: One row each.
         decode: Ids to text, for people.
-        streams: name -> one (n_turns,) array per episode.
+        streams: name -> one (n_turns,) array per episode; an empty one for an episode that has no such figures.
 
     Raises:
         ValueError: a stream that does not fit the episodes.
@@ -95,9 +95,8 @@ def write_episodes(
     import pyarrow.parquet as pq
 
     streams = streams or {}
-    _check_streams(streams, episodes)
+    flat = {name: _flatten(name, arrays, episodes) for name, arrays in streams.items()}
     turns = [turn for episode in episodes for turn in episode.turns]
-    flat = {name: np.concatenate(list(arrays)) if arrays else np.zeros(0) for name, arrays in streams.items()}
     columns = {
         "obs": _lists([turn.obs for turn in turns], np.int32),
         "act": _lists([turn.act for turn in turns], np.int32),
@@ -216,15 +215,16 @@ def read_streams(path: str | Path) -> dict[str, list[NDArray[np.float64]]]:
     }
 
 
-def _check_streams(streams: Mapping[str, Sequence[NDArray[Any]]], episodes: Sequence[Episode]) -> None:
-    for name, arrays in streams.items():
-        if len(arrays) != len(episodes):
-            raise ValueError(f"stream {name!r} has {len(arrays)} arrays for {len(episodes)} episodes")
-        for i, (array, episode) in enumerate(zip(arrays, episodes, strict=True)):
-            if len(array) != len(episode.turns):
-                raise ValueError(
-                    f"stream {name!r} of episode {i} has {len(array)} entries for {len(episode.turns)} turns"
-                )
+def _flatten(name: str, arrays: Sequence[NDArray[Any]], episodes: Sequence[Episode]) -> NDArray[np.float64]:
+    """One figure per turn of all episodes in a row; NaN for the turns of an episode whose array is empty."""
+    if len(arrays) != len(episodes):
+        raise ValueError(f"stream {name!r} has {len(arrays)} arrays for {len(episodes)} episodes")
+    parts = [np.zeros(0)]
+    for i, (array, episode) in enumerate(zip(arrays, episodes, strict=True)):
+        if len(array) not in (0, len(episode.turns)):
+            raise ValueError(f"stream {name!r} of episode {i} has {len(array)} entries for {len(episode.turns)} turns")
+        parts.append(np.asarray(array, np.float64) if len(array) else np.full(len(episode.turns), np.nan))
+    return np.concatenate(parts)
 
 
 def _offsets(lengths: Iterable[int]) -> Any:
