@@ -27,7 +27,7 @@ class SFT:
     """
 
     episodes: int = 32
-    minibatch: int = 128
+    minibatch: int = 32
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -112,9 +112,10 @@ class Policy:
 
         folder = Path(path)
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                path, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
-            ).to(device)
+            with _quiet():
+                model = AutoModelForCausalLM.from_pretrained(
+                    path, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+                ).to(device)
         except (OSError, ValueError) as error:
             kind = "folder" if folder.exists() else "folder or hub id"
             raise TurnwiseError(
@@ -147,8 +148,9 @@ class Policy:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         model = copy.deepcopy(self.model).merge_and_unload() if merge and self.has_adapter else self.model
-        model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        with _quiet():
+            model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
         if self.value_head is not None:
             save_file({name: t.contiguous() for name, t in self.value_head.state_dict().items()}, folder / VALUE_HEAD)
 
@@ -312,6 +314,20 @@ def with_lora(model: Any, rank: int) -> Any:
 
 def _base(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of transformers in the middle of ours."""
+    from transformers.utils import logging as hf_logging
+
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,1 @@
+"""Recipes: configuration becomes objects here, and vetted runs have names."""

@@ -1,0 +1,94 @@
+"""`turnwise.train`: one call from an environment to a trained policy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from turnwise.algorithms import NAMES
+from turnwise.envs.errors import did_you_mean
+from turnwise.episode import Transcript
+from turnwise.errors import TurnwiseError
+from turnwise.recipes.training import Model, Optimiser, Trained, Training, WarmStart, World, run
+
+
+def train(
+    env: str | Callable[..., Any],
+    algorithm: Any = "ppo",
+    *,
+    model: str = "tiny",
+    out: str | Path | None = None,
+    resume: bool = False,
+    transcripts: Sequence[Transcript] | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Trained:
+    """Train a language model in an environment.
+
+    Args:
+        env: Id of an environment, or something that makes one: a coroutine decorated with ``@turnwise.env``, a class.
+        algorithm: A name (``turnwise.algorithms.NAMES``) or an instance with your hyperparameters.
+        model: ``tiny``, ``small``, or a Hugging Face folder or id.
+        out: Run folder; a temporary one by default.
+        resume: Go on with the run in `out`.
+        transcripts: What to warm-start from, in place of the environment's own demonstrator.
+        progress: Show progress.
+        settings: Any field of `World`, `Model`, `WarmStart`, `Optimiser` or `Training` by its name, for example
+            ``memory=0, demonstrations=300, lr=5e-4, steps=30, seed=1``. ``lr`` is the algorithm's; the warm start's is
+            ``warm_start_lr``.
+
+    Returns:
+        The trained policy with its run folder.
+
+    Raises:
+        TurnwiseError: anything you can mend, with the remedy.
+
+    >>> trained = train("errand", "ppo", memory=0, demonstrations=300)  # doctest: +SKIP
+    >>> print(trained.evaluate())  # doctest: +SKIP
+    """
+    named = env if isinstance(env, str) else getattr(env, "name", getattr(env, "__name__", type(env).__name__))
+    parts: dict[str, dict[str, Any]] = {"world": {"env": named}, "model": {"model": model}}
+    kinds = {"world": World, "model": Model, "optimiser": Optimiser, "warm_start": WarmStart, "": Training}
+    homes: dict[str, tuple[str, str]] = {}
+    for part, kind in kinds.items():
+        for f in dataclasses.fields(kind):
+            homes.setdefault(f.name, (part, f.name))
+    homes |= {"warm_start_lr": ("warm_start", "lr"), "warm_start_epochs": ("warm_start", "epochs")}
+    taken = {"env", "model", "algorithm", "epochs", *(part for part in kinds if part)}
+    for name, value in settings.items():
+        if name not in homes or name in taken:
+            known = sorted(set(homes) - taken)
+            raise TurnwiseError(
+                f"train() has no setting {name!r}{did_you_mean(name, known)}; hyperparameters of the algorithm go into its "
+                f"object, e.g. PPO(gamma=0.9); the settings are {', '.join(known)}"
+            )
+        part, own = homes[name]
+        parts.setdefault(part, {})[own] = value
+    top = parts.pop("", {})
+    training = Training(
+        algorithm=make_algorithm(algorithm),
+        **{part: kinds[part](**values) for part, values in parts.items()},
+        **top,
+    )
+    folder = Path(out) if out is not None else Path(mkdtemp(prefix="turnwise-"))
+    given = None if isinstance(env, str) else env
+    return run(training, folder, env=given, demonstrations=transcripts, resume=resume, progress=progress)
+
+
+def make_algorithm(algorithm: Any) -> Any:
+    """An algorithm from its name; an instance is returned as it is.
+
+    Raises:
+        TurnwiseError: no such algorithm, with the nearest name.
+    """
+    from turnwise import algorithms
+
+    if not isinstance(algorithm, str):
+        return algorithm
+    if algorithm not in NAMES:
+        known = ", ".join(NAMES)
+        raise TurnwiseError(f"there is no algorithm {algorithm!r}{did_you_mean(algorithm, NAMES)}; there are {known}")
+    return getattr(algorithms, NAMES[algorithm])()
