@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.runs.fakes import episode, turn
 from tests.runs.toy import ToyAlgorithm, ToyLearner, ToySource
-from turnwise.runs import RunError, RunFolder, latest, train
+from turnwise.runs import RunError, RunFolder, latest, summarise, train
 from turnwise.runs.atomic import new_folder, write_bytes
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +108,29 @@ def test_another_layout_is_refused_with_the_version_that_reads_it(tmp_path: Path
     (tmp_path / "config.json").write_text(json.dumps(about))
     with pytest.raises(RunError, match=r"Install turnwise 9\.1"):
         RunFolder.open(tmp_path)
+
+
+def test_other_package_versions_are_told_on_resuming(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    RunFolder.create(tmp_path / "run", {}).close()
+    file = tmp_path / "run" / "config.json"
+    about = json.loads(file.read_text())
+    now = about["packages"]["numpy"]
+    about["packages"]["numpy"] = "1.0"
+    file.write_text(json.dumps(about))
+    RunFolder.open(tmp_path / "run").close()
+    assert f"other versions (numpy 1.0 → {now})" in caplog.text
+
+
+def test_an_evaluation_is_strict_json(tmp_path: Path) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    with RunFolder.create(tmp_path / "run", {}) as run:
+        run.write_evaluation({"final": summarise([episode(turn(1.0))]), "list": "held-out"})
+    written = json.loads(run.evaluation.read_text(), parse_constant=refuse)
+    assert written["list"] == "held-out"
+    assert written["final"]["undiscounted_return"]["mean"] == 1.0
+    assert written["final"]["undiscounted_return"]["low"] is None
 
 
 # ---- one writer ------------------------------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ class _Loop:
     def run(self, tensorboard: bool, progress: bool) -> dict[str, float]:
         self.log = MetricsLog(self.folder.metrics, self.folder.tensorboard if tensorboard else None, self.done)
         display = show(self.done, self.steps, enabled=progress)
-        if self.done:
+        if self.done and progress:
             display.say(f"resuming {self.folder.path} after iteration {self.done} of {self.steps}")
         intact = True
         try:

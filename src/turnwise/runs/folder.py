@@ -17,6 +17,7 @@ import dataclasses
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import platform
 import sys
@@ -168,13 +169,15 @@ class RunFolder:
         """This process holds the run's lock."""
         return self._lock is not None
 
-    def write_evaluation(self, evaluation: Mapping[str, Any]) -> None:
-        """Replace ``eval.json``.
+    def write_evaluation(self, evaluation: Any) -> None:
+        """Replace ``eval.json`` by an `Evaluation`, or by a mapping or dataclass that holds some.
+
+        Figures that are not finite, such as the bounds of an interval that does not exist, become null.
 
         Raises:
-            RunError: the disk refused.
+            RunError: the disk refused, or `evaluation` holds something that is not data.
         """
-        write_bytes(self.evaluation, _json(plain(evaluation, "evaluation")))
+        write_bytes(self.evaluation, _json(_finite(plain(evaluation, "evaluation"))))
 
     def close(self) -> None:
         """Let other processes write the run. Doing it twice is harmless."""
@@ -212,6 +215,14 @@ def plain(value: Any, where: str) -> Any:
         f"{where} is a {type(value).__name__}, which cannot be written to config.json; "
         "give numbers, text, lists, mappings or dataclasses of these"
     )
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(item) for key, item in data.items()}
+    if isinstance(data, list):
+        return [_finite(item) for item in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _json(data: Any) -> bytes:
