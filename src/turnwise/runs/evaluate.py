@@ -37,7 +37,8 @@ class Estimate:
 
     Attributes:
         mean: Of the figure.
-        low, high: Bounds of the interval; NaN when a single observation gives none.
+        low: Lower bound of the interval; NaN when a single observation gives none.
+        high: Upper bound of the interval; NaN when a single observation gives none.
         n: Independent observations behind it (start states, or runs).
         how: The kind of interval.
     """
