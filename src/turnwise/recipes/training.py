@@ -219,6 +219,7 @@ def run(
     demonstrations: Sequence[Transcript] | None = None,
     resume: bool = False,
     progress: bool = True,
+    on_iteration: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Trained:
     """Train, from the beginning or from the newest checkpoint in `out`.
 
@@ -229,6 +230,7 @@ def run(
         demonstrations: What to warm-start from, in place of the environment's own demonstrator.
         resume: Go on with the run in `out`.
         progress: Show progress.
+        on_iteration: Called after each iteration of the algorithm, with its number and metrics.
 
     Raises:
         TurnwiseError: anything the user can mend, with the remedy.
@@ -267,6 +269,7 @@ def run(
                 steps=training.steps,
                 save_every=training.save_every,
                 record=record,
+                on_iteration=on_iteration,
                 progress=progress,
             )
         finally:
