@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
@@ -12,7 +11,8 @@ from turnwise.algorithms import NAMES
 from turnwise.envs.errors import did_you_mean
 from turnwise.episode import Transcript
 from turnwise.errors import TurnwiseError
-from turnwise.recipes.training import Model, Optimiser, Trained, Training, WarmStart, World, run
+from turnwise.recipes import flat
+from turnwise.recipes.training import Trained, run
 
 
 def train(
@@ -37,8 +37,8 @@ def train(
         transcripts: What to warm-start from, in place of the environment's own demonstrator.
         progress: Show progress.
         settings: Any field of `World`, `Model`, `WarmStart`, `Optimiser` or `Training` by its name, for example
-            ``memory=0, demonstrations=300, lr=5e-4, steps=30, seed=1``. ``lr`` is the algorithm's; the warm start's is
-            ``warm_start_lr``.
+            ``memory=0, demonstrations=300, lr=5e-4, steps=30, seed=1``. ``lr`` is the algorithm's; the warm start's are
+            ``warm_start_lr`` and ``warm_start_epochs``, and ``micro_batch_tokens`` is the optimiser's ``max_tokens``.
 
     Returns:
         The trained policy with its run folder.
@@ -50,29 +50,14 @@ def train(
     >>> print(trained.evaluate())  # doctest: +SKIP
     """
     named = env if isinstance(env, str) else getattr(env, "name", getattr(env, "__name__", type(env).__name__))
-    parts: dict[str, dict[str, Any]] = {"world": {"env": named}, "model": {"model": model}}
-    kinds = {"world": World, "model": Model, "optimiser": Optimiser, "warm_start": WarmStart, "": Training}
-    homes: dict[str, tuple[str, str]] = {}
-    for part, kind in kinds.items():
-        for f in dataclasses.fields(kind):
-            homes.setdefault(f.name, (part, f.name))
-    homes |= {"warm_start_lr": ("warm_start", "lr"), "warm_start_epochs": ("warm_start", "epochs")}
-    taken = {"env", "model", "algorithm", "epochs", *(part for part in kinds if part)}
-    for name, value in settings.items():
-        if name not in homes or name in taken:
-            known = sorted(set(homes) - taken)
+    known = {name for name in flat.settings() if name not in ("env", "model")}
+    for name in settings:
+        if name not in known:
             raise TurnwiseError(
                 f"train() has no setting {name!r}{did_you_mean(name, known)}; hyperparameters of the algorithm go into its "
-                f"object, e.g. PPO(gamma=0.9); the settings are {', '.join(known)}"
+                f"object, e.g. PPO(gamma=0.9); the settings are {', '.join(sorted(known))}"
             )
-        part, own = homes[name]
-        parts.setdefault(part, {})[own] = value
-    top = parts.pop("", {})
-    training = Training(
-        algorithm=make_algorithm(algorithm),
-        **{part: kinds[part](**values) for part, values in parts.items()},
-        **top,
-    )
+    training = flat.assemble(make_algorithm(algorithm), {"env": named, "model": model, **settings})
     folder = Path(out) if out is not None else Path(mkdtemp(prefix="turnwise-"))
     given = None if isinstance(env, str) else env
     return run(training, folder, env=given, demonstrations=transcripts, resume=resume, progress=progress)

@@ -7,161 +7,29 @@ A run has up to two phases, each a run folder of its own: a warm start (supervis
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from turnwise.algorithms import NAMES
-from turnwise.envs.registry import EnvSpec, of_factory, spec
+from turnwise.envs.registry import EnvSpec, make, of_factory, spec
 from turnwise.episode import Transcript
 from turnwise.errors import TurnwiseError
+from turnwise.recipes.settings import Model, Optimiser, Training, WarmStart, World
 
-
-@dataclass(frozen=True)
-class World:
-    """The environment and how the policy lives in it.
-
-    Attributes:
-        env: Id of an environment (``turnwise envs``), options included, or ``file.py:name``.
-        memory: Past turns that stay in the context; -1 keeps all, 0 makes every observation a context of its own.
-        compact: When the context is full, forget the oldest turns instead of ending the episode.
-        max_tokens: Budget of one action in tokens, stop token included.
-        on_length: An action that uses up its budget ends the episode (truncate) or is taken as it is (act).
-        max_turns: Stop an episode after so many turns, besides the environment's own limit; 0 for no further limit.
-        slots: Episodes in flight.
-        where: Run environments in the event loop (inline), in threads or in processes; auto asks the environment.
-        deadline: Seconds an environment may take for one step, in threads and processes.
-    """
-
-    env: str = "errand"
-    memory: int = -1
-    compact: bool = False
-    max_tokens: int = 16
-    on_length: Literal["truncate", "act"] = "act"
-    max_turns: int = 0
-    slots: int = 64
-    where: Literal["auto", "inline", "thread", "process"] = "auto"
-    deadline: float = 60.0
-
-
-@dataclass(frozen=True)
-class Model:
-    """The language model.
-
-    Attributes:
-        model: ``tiny`` or ``small`` for a model from scratch, else a Hugging Face folder or id.
-        lora: Rank of a LoRA adapter; 0 trains all weights.
-        dtype: Torch dtype of a loaded model's weights.
-        temperature: Sampling temperature, in training and in every log-probability.
-        top_p: Nucleus that actions are sampled from; 1 samples from everything.
-        system: System message put before every episode; empty for none.
-        template: Chat template: ``auto`` takes the tokenizer's, ``plain`` a line for the observation and one for the action.
-        trust_remote_code: Run modelling code that comes with the weights.
-    """
-
-    model: str = "tiny"
-    lora: int = 0
-    dtype: str = "float32"
-    temperature: float = 1.0
-    top_p: float = 1.0
-    system: str = ""
-    template: Literal["auto", "plain"] = "auto"
-    trust_remote_code: bool = False
-
-
-@dataclass(frozen=True)
-class WarmStart:
-    """Supervised fine-tuning before the algorithm, on demonstrations that the environment gives for free.
-
-    Attributes:
-        demonstrations: Number of demonstrated episodes; 0 for no warm start.
-        skill: Share of the demonstrator's actions that are the expert's; the others are random. At 1 they are
-            perfect, at 0 no expert is needed.
-        epochs: Passes over the demonstrations.
-        lr: Peak learning rate.
-    """
-
-    demonstrations: int = 0
-    skill: float = 0.2
-    epochs: int = 3
-    lr: float = 2e-3
-
-
-@dataclass(frozen=True)
-class Optimiser:
-    """AdamW.
-
-    Attributes:
-        lr: Peak learning rate; 0 takes 5e-4 for a model from scratch, 1e-5 for a loaded one, 1e-4 for LoRA.
-        schedule: Linear to zero over the run, or constant.
-        warmup: Share of the run during which the rate rises from zero.
-        max_grad_norm: Clip the gradient's norm to this; 0 leaves it.
-        max_tokens: Tokens per micro-batch; lower it when memory runs out, the result stays the same.
-    """
-
-    lr: float = 0.0
-    schedule: Literal["linear", "constant"] = "linear"
-    warmup: float = 0.0
-    max_grad_norm: float = 1.0
-    max_tokens: int = 8192
-
-
-@dataclass(frozen=True)
-class Training:
-    """Everything that decides a run.
-
-    Attributes:
-        algorithm: One of `turnwise.algorithms`, with its hyperparameters.
-        steps: Iterations.
-        seed: Seed of everything: weights, tasks, sampling, minibatches.
-        save_every: Iterations between checkpoints.
-        record: Episodes kept per iteration in the record; 0 keeps none, -1 all.
-        threads: Torch threads; 0 leaves torch's choice. The same number is needed for a bit-exact resume.
-    """
-
-    algorithm: Any
-    world: World = field(default_factory=World)
-    model: Model = field(default_factory=Model)
-    warm_start: WarmStart = field(default_factory=WarmStart)
-    optimiser: Optimiser = field(default_factory=Optimiser)
-    steps: int = 30
-    seed: int = 0
-    save_every: int = 10
-    record: int = 16
-    threads: int = 0
-
-    def to_config(self) -> dict[str, Any]:
-        """Plain data, for ``config.json``."""
-        names = {cls: name for name, cls in NAMES.items()}
-        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "algorithm"}
-        parts = {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for k, v in own.items()}  # pyright: ignore
-        hyper = {"name": names[type(self.algorithm).__name__], **dataclasses.asdict(self.algorithm)}
-        return {"algorithm": hyper, **parts}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Training:
-        """The inverse of `to_config`.
-
-        Raises:
-            TurnwiseError: unknown keys, with their names.
-        """
-        from turnwise import algorithms
-
-        data = dict(config)
-        hyper = dict(data.pop("algorithm"))
-        made = _construct(getattr(algorithms, NAMES[hyper.pop("name")]), hyper, "algorithm")
-        kinds = {"world": World, "model": Model, "warm_start": WarmStart, "optimiser": Optimiser}
-        parts = {name: _construct(kind, data.pop(name, {}), name) for name, kind in kinds.items()}
-        return _construct(cls, {"algorithm": made, **parts, **data}, "run")
-
-
-def _construct(kind: Any, values: Mapping[str, Any], where: str) -> Any:
-    known = {f.name for f in dataclasses.fields(kind)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise TurnwiseError(f"{where} has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
-    return kind(**values)
+__all__ = [
+    "Model",
+    "Optimiser",
+    "Trained",
+    "Training",
+    "WarmStart",
+    "World",
+    "load",
+    "load_policy",
+    "make_collector",
+    "resolve_env",
+    "run",
+]
 
 
 @dataclass
@@ -220,6 +88,7 @@ def run(
     resume: bool = False,
     progress: bool = True,
     on_iteration: Callable[[int, dict[str, float]], None] | None = None,
+    on_start: Callable[[Any, EnvSpec], None] | None = None,
 ) -> Trained:
     """Train, from the beginning or from the newest checkpoint in `out`.
 
@@ -231,12 +100,14 @@ def run(
         resume: Go on with the run in `out`.
         progress: Show progress.
         on_iteration: Called after each iteration of the algorithm, with its number and metrics.
+        on_start: Called with the policy and its environment when both are there and nothing has been learnt yet.
 
     Raises:
         TurnwiseError: anything the user can mend, with the remedy.
     """
     import torch
 
+    from turnwise.algorithms import PPO
     from turnwise.learners import LocalLearner
     from turnwise.runs import RunFolder, train
 
@@ -247,7 +118,21 @@ def run(
     config = {"training": training.to_config()}
     folder = RunFolder.open(out) if resume else RunFolder.create(out, config, seeds={"run": training.seed})
     with folder:
-        policy = _initial_policy(training, world, out, demonstrations, progress)
+        try:
+            transcripts = _demonstrations(training, world, demonstrations)
+            policy = _first_policy(training, world, transcripts)
+        except BaseException:
+            # A mistyped model or option leaves no run behind that would be in the way of the corrected command.
+            if not resume:
+                folder.discard()
+            raise
+        if resume and folder.config != config:
+            folder.reconfigure(config)
+        if on_start is not None:
+            on_start(policy, world)
+        _warm_start(training, policy, out, transcripts, progress)
+        if isinstance(training.algorithm, PPO):
+            policy.add_value_head()
         reference = policy.reference() if getattr(training.algorithm, "kl_coef", 0) else None
         learner = LocalLearner(
             policy,
@@ -259,7 +144,7 @@ def run(
             reference=reference,
         )
         record = None if training.record < 0 else training.record
-        source = _source(training, world, policy, demonstrations)
+        source = _source(training, world, policy, transcripts)
         try:
             train(
                 training.algorithm,
@@ -298,8 +183,13 @@ def load(out: str | Path, *, model: str | Path | None = None) -> Trained:
 
 
 def resolve_env(training: Training, env: EnvSpec | Callable[..., Any] | None) -> EnvSpec:
-    """The description of the run's environment."""
+    """The description of the run's environment.
+
+    Raises:
+        TurnwiseError: no such environment, or an option that it does not have; one is made to find out.
+    """
     if env is None:
+        make(training.world.env).close()
         return spec(training.world.env)
     return env if isinstance(env, EnvSpec) else of_factory(training.world.env, env)
 
@@ -361,78 +251,88 @@ def _default_lr(model: Model) -> float:
     return 1e-4 if model.lora else 1e-5
 
 
-def _source(training: Training, world: EnvSpec, policy: Any, given: Sequence[Transcript] | None) -> Any:
-    from turnwise.algorithms import SFT
-    from turnwise.rollout import Logged, Memory, episodes_of
+def _memory(training: Training, policy: Any) -> Any:
+    from turnwise.rollout import Memory
 
-    if not isinstance(training.algorithm, SFT):
-        return make_collector(training, world, policy)
-    memory = Memory(None if training.world.memory < 0 else training.world.memory, policy.context_limit)
-    return Logged(episodes_of(_demonstrations(training, world, given), policy, memory), seed=training.seed)
+    turns = training.world.memory
+    return Memory(None if turns < 0 else turns, policy.context_limit, training.world.compact)
+
+
+def _logged(training: Training, policy: Any, transcripts: Sequence[Transcript]) -> Any:
+    from turnwise.rollout import Logged, episodes_of
+
+    return Logged(episodes_of(transcripts, policy, _memory(training, policy)), seed=training.seed)
+
+
+def _source(training: Training, world: EnvSpec, policy: Any, transcripts: Sequence[Transcript]) -> Any:
+    from turnwise.algorithms import SFT
+
+    if isinstance(training.algorithm, SFT):
+        return _logged(training, policy, transcripts)
+    return make_collector(training, world, policy)
 
 
 def _demonstrations(training: Training, world: EnvSpec, given: Sequence[Transcript] | None) -> list[Transcript]:
     """The given transcripts, or what the environment's own demonstrator does on training tasks."""
+    from turnwise.algorithms import SFT
     from turnwise.engines.noise import mix
     from turnwise.envs import demonstrate
     from turnwise.rollout import TRAIN_SEEDS
 
-    if given is not None:
-        return list(given)
     n = training.warm_start.demonstrations
+    if given is None and not n and isinstance(training.algorithm, SFT):
+        raise TurnwiseError("sft learns from demonstrations: say how many with --demonstrations N")
+    if given is not None or not n:
+        return list(given or ())
     seeds = [mix(training.seed, i, 3) % TRAIN_SEEDS for i in range(n)]
     limit = training.world.max_turns or None
     return demonstrate(world.make, seeds, skill=training.warm_start.skill, seed=training.seed, max_turns=limit)
 
 
-def _initial_policy(
-    training: Training, world: EnvSpec, out: Path, given: Sequence[Transcript] | None, progress: bool
-) -> Any:
-    """The policy the algorithm starts from: loaded or built, and warm-started if asked for."""
-    from turnwise.algorithms import PPO, SFT
-    from turnwise.learners import LocalLearner
+def _first_policy(training: Training, world: EnvSpec, transcripts: Sequence[Transcript]) -> Any:
+    """The policy as it is built or loaded, before it has learnt anything."""
     from turnwise.models import SIZES, Policy, build_model, build_tokenizer
     from turnwise.models.policy import with_lora
-    from turnwise.rollout import Logged, Memory, episodes_of
-    from turnwise.runs import RunFolder, train
+    from turnwise.text import Renderer
+    from turnwise.text.renderer import PLAIN
 
-    critic = isinstance(training.algorithm, PPO)
-    warm = training.warm_start
-    is_sft = isinstance(training.algorithm, SFT)
-    if is_sft and given is None and not warm.demonstrations:
-        raise TurnwiseError("sft learns from demonstrations: say how many with --warm-start.demonstrations N")
-    phase = out / "warm-start"
-    if (phase / "final").exists():
-        return load_policy(training, phase / "final", value_head=critic)
-    wanted = bool(given) or warm.demonstrations > 0
-    transcripts = _demonstrations(training, world, given) if wanted else []
     if training.model.model in SIZES:
         tokenizer = build_tokenizer(_texts(world, transcripts))
         model = build_model(tokenizer, training.model.model, seed=training.seed)
-        if training.model.lora:
-            model = with_lora(model, training.model.lora)
-        policy = Policy(model, tokenizer, sampling=_sampling(training))
+        template = PLAIN if training.model.template == "plain" else None
+        renderer = Renderer(tokenizer, system=training.model.system or None, template=template)
+        policy = Policy(model, tokenizer, renderer=renderer, sampling=_sampling(training))
     else:
         policy = load_policy(training, training.model.model)
-        if training.model.lora:
-            policy = Policy(
-                with_lora(policy.model, training.model.lora), policy.tokenizer, renderer=policy.renderer,
-                sampling=policy.sampling,
-            )  # fmt: skip
-    if wanted and not is_sft:
-        memory = Memory(None if training.world.memory < 0 else training.world.memory, policy.context_limit)
-        source = Logged(episodes_of(transcripts, policy, memory), seed=training.seed)
-        sft = SFT()
-        steps = max(1, warm.epochs * len(source.episodes) // sft.episodes)
-        config = {"training": training.to_config(), "phase": "warm-start"}
-        started = (phase / "config.json").exists()
-        folder = RunFolder.open(phase) if started else RunFolder.create(phase, config, seeds={"run": training.seed})
-        with folder:
-            learner = LocalLearner(policy, lr=warm.lr, warmup=0.1)
-            train(sft, source, learner, folder, steps=steps, save_every=steps, record=0, progress=progress)
-    if critic:
-        policy.add_value_head()
+    if training.model.lora:
+        adapted = with_lora(policy.model, training.model.lora)
+        policy = Policy(adapted, policy.tokenizer, renderer=policy.renderer, sampling=policy.sampling)
     return policy
+
+
+def _warm_start(training: Training, policy: Any, out: Path, transcripts: Sequence[Transcript], progress: bool) -> None:
+    """Fine-tune the policy on the transcripts, in a run folder of its own; on a resume, take its result from there."""
+    from turnwise.algorithms import SFT
+    from turnwise.learners import LocalLearner
+    from turnwise.runs import Interrupted, RunFolder, train
+
+    if not transcripts or isinstance(training.algorithm, SFT):
+        return
+    warm, phase = training.warm_start, out / "warm-start"
+    source = _logged(training, policy, transcripts)
+    sft = SFT()
+    steps = max(1, warm.epochs * len(source.episodes) // sft.episodes)
+    started = (phase / "config.json").exists()
+    config = {"training": training.to_config(), "phase": "warm-start"}
+    folder = RunFolder.open(phase) if started else RunFolder.create(phase, config, seeds={"run": training.seed})
+    with folder:
+        learner = LocalLearner(policy, lr=warm.lr, warmup=0.1)
+        try:
+            shown = progress and not folder.final.exists()
+            train(sft, source, learner, folder, steps=steps, save_every=steps, record=0, progress=shown)
+        except Interrupted:
+            # What is resumed is the run; the warm start goes on by itself.
+            raise Interrupted(out, 0, 0, training.steps) from None
 
 
 def _texts(world: EnvSpec, transcripts: Sequence[Transcript]) -> list[str]:

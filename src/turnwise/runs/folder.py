@@ -179,6 +179,25 @@ class RunFolder:
         """
         write_bytes(self.evaluation, _json(_finite(plain(evaluation, "evaluation"))))
 
+    def reconfigure(self, config: Any) -> None:
+        """Replace the configuration, as when a resumed run is given more iterations.
+
+        Raises:
+            RunError: the disk refused, or `config` holds something that is not data.
+        """
+        about = {**_read_about(self.path), "config": plain(config, "config")}
+        write_bytes(self.path / "config.json", _json(about))
+        self.config = about["config"]
+
+    def discard(self) -> None:
+        """Forget a run in which nothing has happened yet, and close it. The folder goes too, if nothing else is in it."""
+        with disk(self.path, "clean"):
+            (self.path / "config.json").unlink(missing_ok=True)
+            self.close()
+            (self.path / _LOCK).unlink(missing_ok=True)
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
+
     def close(self) -> None:
         """Let other processes write the run. Doing it twice is harmless."""
         if self._lock is not None:

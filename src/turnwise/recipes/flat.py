@@ -1,0 +1,127 @@
+"""Every setting of a run under one flat name: the keywords of `turnwise.train`, the flags and the keys of a file.
+
+A setting is named like its field. Where two parts have a field of the same name, `RENAMED` tells them apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from turnwise.errors import TurnwiseError
+from turnwise.recipes.settings import Model, Optimiser, Training, WarmStart, World
+
+PARTS: Mapping[str, type[Any]] = {
+    "world": World,
+    "model": Model,
+    "warm_start": WarmStart,
+    "optimiser": Optimiser,
+    "": Training,
+}
+"""Part of a run -> its dataclass; the empty name stands for the run itself."""
+
+RENAMED: Mapping[tuple[str, str], str] = {
+    ("warm_start", "lr"): "warm_start_lr",
+    ("warm_start", "epochs"): "warm_start_epochs",
+    ("optimiser", "max_tokens"): "micro_batch_tokens",
+}
+"""(part, field) -> flat name, where it is not the field's own."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a run.
+
+    Attributes:
+        name: Flat name.
+        part: The part of the run that it belongs to: a key of `PARTS`, or ``algorithm``.
+        field: Its name there.
+        kind: Its type: str, int, float, bool, or a ``Literal`` of strings.
+        default: Its vetted value.
+        help: What it means, from the docstring of its part.
+    """
+
+    name: str
+    part: str
+    field: str
+    kind: Any
+    default: Any
+    help: str
+
+
+def settings(algorithm: type[Any] | None = None) -> dict[str, Setting]:
+    """All settings by flat name, those of the algorithm included if its class is given."""
+    kinds = dict(PARTS) if algorithm is None else {**PARTS, "algorithm": algorithm}
+    found: dict[str, Setting] = {}
+    for part, kind in kinds.items():
+        types, texts = get_type_hints(kind), described(kind)
+        for f in dataclasses.fields(kind):
+            if part == "" and f.name in ("algorithm", *PARTS):
+                continue
+            name = RENAMED.get((part, f.name), f.name)
+            found[name] = Setting(name, part, f.name, types[f.name], f.default, texts[f.name])
+    return found
+
+
+def assemble(algorithm: Any, values: Mapping[str, Any]) -> Training:
+    """A run from an algorithm and flat settings; what is not named keeps its default.
+
+    Args:
+        algorithm: An instance, or a class whose hyperparameters are among the values.
+        values: Flat name -> value.
+
+    Raises:
+        TurnwiseError: a value that cannot work.
+        KeyError: a name that is no setting.
+    """
+    known = settings(algorithm if isinstance(algorithm, type) else None)
+    parts: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        parts.setdefault(known[name].part, {})[known[name].field] = value
+    top = parts.pop("", {})
+    hyper = parts.pop("algorithm", {})
+    made = algorithm(**hyper) if isinstance(algorithm, type) else algorithm
+    return Training(made, **{part: PARTS[part](**own) for part, own in parts.items()}, **top)
+
+
+def flatten(training: Training) -> dict[str, Any]:
+    """The inverse of `assemble`: every setting of a run by its flat name."""
+    flat = {}
+    for name, setting in settings(type(training.algorithm)).items():
+        part = getattr(training, setting.part) if setting.part else training
+        flat[name] = getattr(part, setting.field)
+    return flat
+
+
+def read_value(setting: Setting, value: Any, where: str) -> Any:
+    """A value from a file, checked against the setting's type; whole numbers do for decimal ones.
+
+    Raises:
+        TurnwiseError: another type, or none of the choices.
+    """
+    choices = getattr(setting.kind, "__args__", ())
+    if choices:
+        if value in choices:
+            return value
+        raise TurnwiseError(f"{where}: {setting.name} is {value!r}; it is one of {', '.join(map(repr, choices))}")
+    # A bool is an int to Python, and not to anybody else.
+    if setting.kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is setting.kind:
+        return value
+    wanted = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}[setting.kind]
+    raise TurnwiseError(f"{where}: {setting.name} is {value!r}; it needs {wanted}")
+
+
+def described(kind: type[Any]) -> dict[str, str]:
+    """Field -> its text under Attributes, in the docstring of the class or of one above it."""
+    texts: dict[str, str] = {}
+    for owner in reversed(kind.__mro__):
+        _, _, section = inspect.cleandoc(owner.__doc__ or "").partition("Attributes:\n")
+        for entry in re.finditer(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE):
+            texts[entry[1]] = " ".join(entry[2].split()).replace("`", "")
+    return texts

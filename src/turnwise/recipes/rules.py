@@ -1,0 +1,68 @@
+"""What settings of a run cannot work, with the reason and the remedy. `turnwise.algorithms.settings` does it for hyperparameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from turnwise.algorithms.settings import SettingsError
+
+Rule = tuple[Callable[[Any], bool], str]
+"""(what holds, what to say if it does not)."""
+
+RULES: Mapping[str, Mapping[str, Rule]] = {
+    "World": {
+        "env": (bool, "name an environment; `turnwise envs` lists them"),
+        "memory": (lambda x: x >= -1, "use -1 to keep every turn, 0 for none, or a number of turns"),
+        "max_tokens": (lambda x: x >= 1, "an action needs at least one token; two, for a word and the stop token"),
+        "max_turns": (lambda x: x >= 0, "use 0 for no further limit, or a number of turns"),
+        "slots": (lambda x: x >= 1, "no episode would ever be played; use at least 1"),
+        "deadline": (lambda x: x > 0, "every step would be too late; use a positive number of seconds"),
+    },
+    "Model": {
+        "model": (bool, "name a model: tiny, small, or a Hugging Face folder or id"),
+        "lora": (lambda x: x >= 0, "a rank is positive; use 0 to train all weights"),
+        "temperature": (lambda x: x > 0, "training samples, so it needs a positive temperature; 1 is usual"),
+        "top_p": (lambda x: 0 < x <= 1, "it keeps no token; use a number in (0, 1]"),
+    },
+    "WarmStart": {
+        "demonstrations": (lambda x: x >= 0, "use 0 for no warm start, or a number of episodes"),
+        "skill": (lambda x: 0 <= x <= 1, "it is the probability of the expert's action, in [0, 1]"),
+        "epochs": (lambda x: x >= 1, "the demonstrations would never be used; for no warm start use demonstrations=0"),
+        "lr": (
+            lambda x: x > 0,
+            "nothing would be learnt; 2e-3 is usual for a model from scratch, 1e-5 for a loaded one",
+        ),
+    },
+    "Optimiser": {
+        "lr": (lambda x: x >= 0, "a negative rate climbs the wrong way; use 0 for the default or a positive number"),
+        "warmup": (lambda x: 0 <= x <= 1, "it is a share of the run, in [0, 1]"),
+        "max_grad_norm": (lambda x: x >= 0, "use 0 to leave gradients alone, or a positive norm; 1 is usual"),
+        "max_tokens": (lambda x: x >= 1, "a micro-batch needs at least one token; 8192 is usual"),
+    },
+    "Training": {
+        "steps": (lambda x: x >= 1, "a run needs at least one iteration"),
+        "seed": (lambda x: x >= 0, "a seed is a whole number of at least 0"),
+        "save_every": (lambda x: x >= 1, "use 1 to save after every iteration, or more"),
+        "record": (lambda x: x >= -1, "use -1 to keep all episodes, 0 for none, or a number per iteration"),
+        "threads": (lambda x: x >= 0, "use 0 to leave the number to torch"),
+    },
+}
+"""Dataclass -> field -> rule."""
+
+
+def check(settings: Any) -> None:
+    """Check a dataclass of `turnwise.recipes.settings` against its rules and its choices.
+
+    Raises:
+        SettingsError: naming the field, its value, the reason and the remedy.
+    """
+    kind = type(settings)
+    for name, annotation in get_type_hints(kind).items():
+        value = getattr(settings, name)
+        choices = get_args(annotation) if get_origin(annotation) is Literal else ()
+        if choices and value not in choices:
+            raise SettingsError(f"{kind.__name__}: {name}={value!r}: it is one of {', '.join(choices)}")
+        holds, reason = RULES[kind.__name__].get(name, (lambda _: True, ""))
+        if not holds(value):
+            raise SettingsError(f"{kind.__name__}: {name}={value!r}: {reason}")

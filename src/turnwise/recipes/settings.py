@@ -1,0 +1,173 @@
+"""Everything that decides a run, as plain frozen dataclasses. Nonsense is refused when one is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from turnwise.algorithms import NAMES
+from turnwise.errors import TurnwiseError
+from turnwise.recipes.rules import check
+
+
+@dataclass(frozen=True)
+class World:
+    """The environment and how the policy lives in it.
+
+    Attributes:
+        env: Id of an environment (``turnwise envs``), options included, or ``file.py:name``.
+        memory: Past turns that stay in the context; -1 keeps all, 0 makes every observation a context of its own.
+        compact: When the context is full, forget the oldest turns instead of ending the episode.
+        max_tokens: Budget of one action in tokens, stop token included.
+        on_length: An action that uses up its budget ends the episode (truncate) or is taken as it is (act).
+        max_turns: Stop an episode after so many turns, besides the environment's own limit; 0 for no further limit.
+        slots: Episodes in flight.
+        where: Run environments in the event loop (inline), in threads or in processes; auto asks the environment.
+        deadline: Seconds an environment may take for one step, in threads and processes.
+    """
+
+    env: str = "errand"
+    memory: int = -1
+    compact: bool = False
+    max_tokens: int = 16
+    on_length: Literal["truncate", "act"] = "act"
+    max_turns: int = 0
+    slots: int = 64
+    where: Literal["auto", "inline", "thread", "process"] = "auto"
+    deadline: float = 60.0
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class Model:
+    """The language model.
+
+    Attributes:
+        model: ``tiny`` or ``small`` for a model from scratch, else a Hugging Face folder or id.
+        lora: Rank of a LoRA adapter; 0 trains all weights.
+        dtype: Torch dtype of a loaded model's weights.
+        temperature: Sampling temperature, in training and in every log-probability.
+        top_p: Nucleus that actions are sampled from; 1 samples from everything.
+        system: System message put before every episode; empty for none.
+        template: Chat template: ``auto`` takes the tokenizer's, ``plain`` a line for the observation and one for the action.
+        trust_remote_code: Run modelling code that comes with the weights.
+    """
+
+    model: str = "tiny"
+    lora: int = 0
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    temperature: float = 1.0
+    top_p: float = 1.0
+    system: str = ""
+    template: Literal["auto", "plain"] = "auto"
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Supervised fine-tuning before the algorithm, on demonstrations that the environment gives for free.
+
+    Attributes:
+        demonstrations: Number of demonstrated episodes; 0 for no warm start.
+        skill: Share of the demonstrator's actions that are the expert's; the others are random. At 1 they are
+            perfect, at 0 no expert is needed.
+        epochs: Passes over the demonstrations.
+        lr: Peak learning rate.
+    """
+
+    demonstrations: int = 0
+    skill: float = 0.2
+    epochs: int = 3
+    lr: float = 2e-3
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """AdamW.
+
+    Attributes:
+        lr: Peak learning rate; 0 takes 5e-4 for a model from scratch, 1e-5 for a loaded one, 1e-4 for LoRA.
+        schedule: Linear to zero over the run, or constant.
+        warmup: Share of the run during which the rate rises from zero.
+        max_grad_norm: Clip the gradient's norm to this; 0 leaves it.
+        max_tokens: Tokens per micro-batch; lower it when memory runs out, the result stays the same.
+    """
+
+    lr: float = 0.0
+    schedule: Literal["linear", "constant"] = "linear"
+    warmup: float = 0.0
+    max_grad_norm: float = 1.0
+    max_tokens: int = 8192
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything that decides a run.
+
+    Attributes:
+        algorithm: One of `turnwise.algorithms`, with its hyperparameters.
+        steps: Iterations.
+        seed: Seed of everything: weights, tasks, sampling, minibatches.
+        save_every: Iterations between checkpoints.
+        record: Episodes kept per iteration in the record; 0 keeps none, -1 all.
+        threads: Torch threads; 0 leaves torch's choice. The same number is needed for a bit-exact resume.
+    """
+
+    algorithm: Any
+    world: World = field(default_factory=World)
+    model: Model = field(default_factory=Model)
+    warm_start: WarmStart = field(default_factory=WarmStart)
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    steps: int = 30
+    seed: int = 0
+    save_every: int = 10
+    record: int = 16
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain data, for ``config.json``."""
+        names = {cls: name for name, cls in NAMES.items()}
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "algorithm"}
+        parts = {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for k, v in own.items()}  # pyright: ignore
+        hyper = {"name": names[type(self.algorithm).__name__], **dataclasses.asdict(self.algorithm)}
+        return {"algorithm": hyper, **parts}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Training:
+        """The inverse of `to_config`.
+
+        Raises:
+            TurnwiseError: unknown keys, with their names.
+        """
+        from turnwise import algorithms
+
+        data = dict(config)
+        hyper = dict(data.pop("algorithm"))
+        made = _construct(getattr(algorithms, NAMES[hyper.pop("name")]), hyper, "algorithm")
+        kinds = {"world": World, "model": Model, "warm_start": WarmStart, "optimiser": Optimiser}
+        parts = {name: _construct(kind, data.pop(name, {}), name) for name, kind in kinds.items()}
+        return _construct(cls, {"algorithm": made, **parts, **data}, "run")
+
+
+def _construct(kind: Any, values: Mapping[str, Any], where: str) -> Any:
+    known = {f.name for f in dataclasses.fields(kind)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise TurnwiseError(f"{where} has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
+    return kind(**values)
