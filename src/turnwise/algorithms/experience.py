@@ -88,7 +88,8 @@ def recall(learner: Any, episodes: Sequence[Episode]) -> Experience | None:
     positions = [i for i, episode in enumerate(episodes) if episode.turns and not episode.failed]
     if not positions:
         log.warning(
-            "none of the %d episodes can train: all failed or had no turn; look at their `cut` and `detail`", len(episodes)
+            "none of the %d episodes can train: all failed or had no turn; look at their `cut` and `detail`",
+            len(episodes),
         )
         return None
     usable = [episodes[i] for i in positions]

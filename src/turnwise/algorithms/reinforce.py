@@ -67,4 +67,3 @@ class Reinforce:
         if self.normalise:
             advantages = unit_scale(advantages)
         return improve_without_critic(learner, experience, advantages, self, clipped(self.clip), token_mean, kl)
-

@@ -20,7 +20,10 @@ _RULES: dict[str, tuple[Any, str]] = {
     "clip": (lambda x: x > 0, "a trust region needs a positive width; 0.2 is usual"),
     "epochs": (lambda x: x >= 1, "the experience would never be used; use at least 1"),
     "minibatch": (lambda x: x >= 1, "an optimizer step needs at least one turn"),
-    "value_coef": (lambda x: x > 0, "the critic would never learn; use a positive weight, or reinforce, which has none"),
+    "value_coef": (
+        lambda x: x > 0,
+        "the critic would never learn; use a positive weight, or reinforce, which has none",
+    ),
     "entropy_coef": (lambda x: x >= 0, "a negative bonus makes the policy collapse; use 0 or a small positive number"),
     "kl_coef": (lambda x: x >= 0, "a negative penalty pays for leaving the reference; use 0 or a positive number"),
     "reward_scale": (lambda x: x > 0, "would erase or flip the reward; use a positive number"),

@@ -41,7 +41,5 @@ class SFT:
         usable = [episode for episode in episodes if episode.turns]
         if not usable:
             return Improvement({})
-        metrics = climb(
-            learner, pack(usable), nll(), epochs=1, turns=self.minibatch, weights={"weight": token_mean}
-        )
+        metrics = climb(learner, pack(usable), nll(), epochs=1, turns=self.minibatch, weights={"weight": token_mean})
         return Improvement(metrics)

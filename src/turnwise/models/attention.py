@@ -66,7 +66,9 @@ class Packed:
     def _pad(self, x: Tensor) -> Tensor:
         heads, dim = x.shape[1], x.shape[3]
         grid = x.new_zeros(self.n * self.longest, heads, dim)
-        return grid.index_copy(0, self.rows, x[0].transpose(0, 1)).view(self.n, self.longest, heads, dim).transpose(1, 2)
+        return (
+            grid.index_copy(0, self.rows, x[0].transpose(0, 1)).view(self.n, self.longest, heads, dim).transpose(1, 2)
+        )
 
 
 @dataclass
@@ -124,7 +126,9 @@ class Cached:
         laid = queries.new_zeros(n * width, heads, dim).index_copy(0, grid.cells, queries)
         laid = laid.view(n, width, heads, dim).transpose(1, 2)
         keys, values = (
-            _match_heads(cache[:n, :, : grid.length] if grid.slots is None else cache[grid.slots, :, : grid.length], heads)
+            _match_heads(
+                cache[:n, :, : grid.length] if grid.slots is None else cache[grid.slots, :, : grid.length], heads
+            )
             for cache in (self.keys[layer], self.values[layer])
         )
         ahead = torch.arange(grid.length, device=queries.device) > grid.seen[:, :, None]  # (R, N, L)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from turnwise.engines import Completion
 from turnwise.engines.noise import mix
-from turnwise.episode import Cut, Episode, Stop, Transcript, Turn
+from turnwise.episode import Cut, Episode, Stop, Transcript
 from turnwise.models import Policy
 from turnwise.rollout.collector import Versioned
 from turnwise.rollout.view import Memory, Overflow, View
-from turnwise.engines import Completion
 from turnwise.rollout.workers import Payment
 
 

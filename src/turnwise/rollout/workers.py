@@ -314,7 +314,11 @@ def _serve_process(make_world: Callable[[], World], pipe: Any) -> None:
                 for agent, p in event.payments.items()
             }
             answer = {
-                "name": world.name, "agent": event.agent, "obs": event.obs, "payments": payments, "goal": event.goal
+                "name": world.name,
+                "agent": event.agent,
+                "obs": event.obs,
+                "payments": payments,
+                "goal": event.goal,
             }
         except EnvironmentFailure as failure:
             answer = {"cut": failure.cut, "failure": failure.reason}
