@@ -17,7 +17,7 @@ class Sampling:
 
     Attributes:
         temperature: Divides the logits; 0 means greedy (the log-probability of the arg-max is then 0).
-        top_k: Keep the k most likely tokens; 0 keeps all.
+        top_k: Keep the k most likely tokens, and those as likely as the k-th; 0 keeps all.
         top_p: Keep the smallest set of tokens whose probability reaches this mass; 1 keeps all.
         max_tokens: Budget of one action, stop token included.
     """
@@ -38,18 +38,24 @@ class Sampling:
             raise ValueError(f"max_tokens={self.max_tokens} leaves no room for an action; use at least 1")
 
 
-def log_probs(logits: Tensor, sampling: Sampling, banned: Tensor | None = None) -> Tensor:
+def log_probs(
+    logits: Tensor, sampling: Sampling, banned: Tensor | None = None, taken: Tensor | None = None
+) -> Tensor:
     """Log-probabilities of the distribution really sampled, renormalised over the kept tokens.
 
     Args:
         logits: (N, V), any float dtype.
         sampling: Temperature and truncation.
         banned: (B,) int64 ids that are never sampled.
+        taken: (N,) int64 ids that somebody chose; each joins the support of its row if it lies outside. A token sampled
+            at the very edge of top-k or top-p may fall out of it by the rounding of another forward pass, and a
+            demonstrator knows no support; either would have log-probability -inf, and no gradient could learn from it.
 
     Returns:
         (N, V) float32, -inf outside the support.
     """
     logits = logits.float()
+    whole = logits
     if banned is not None and len(banned):
         logits = logits.index_fill(-1, banned, -torch.inf)
     if sampling.temperature == 0:
@@ -65,6 +71,10 @@ def log_probs(logits: Tensor, sampling: Sampling, banned: Tensor | None = None) 
         # A token goes when the mass before it already reaches top_p; the most likely one always stays.
         beyond = ordered.cumsum(-1) - ordered >= sampling.top_p
         logits = logits.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), -torch.inf)
+    if taken is not None:
+        index = taken[:, None]
+        if bool((logits.gather(-1, index) == -torch.inf).any()):
+            logits = logits.scatter(-1, index, whole.gather(-1, index) / sampling.temperature)
     return logits.log_softmax(-1)
 
 
