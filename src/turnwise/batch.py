@@ -129,7 +129,9 @@ class Batch:
         long sequence or a sequence per turn.
         """
         starts = self.turn_start
-        per_sequence = torch.zeros(len(self), dtype=torch.int64).index_add(0, self.sequence[starts], starts[starts].long())
+        per_sequence = torch.zeros(len(self), dtype=torch.int64).index_add(
+            0, self.sequence[starts], starts[starts].long()
+        )
         order = rng.permutation(len(self))
         passed = np.cumsum(per_sequence.numpy()[order])
         n = min(len(self), max(1, round(int(passed[-1]) / turns)))
@@ -247,7 +249,9 @@ def pack(episodes: Sequence[Episode], streams: Streams | None = None, *, bootstr
 
     for i, episode in enumerate(episodes):
         if not episode.turns:
-            raise ValueError(f"episode {i} ({episode.group!r}, seed {episode.seed}) has no turns; drop it before packing")
+            raise ValueError(
+                f"episode {i} ({episode.group!r}, seed {episode.seed}) has no turns; drop it before packing"
+            )
         for t, turn in enumerate(episode.turns):
             if turn.fresh or t == 0:
                 begin(i)
@@ -279,10 +283,17 @@ def pack(episodes: Sequence[Episode], streams: Streams | None = None, *, bootstr
 
 
 def unpack(values: Tensor | NDArray[Any], episodes: Sequence[Episode]) -> list[NDArray[Any]]:
-    """Split an (A,) stream in packing order back into one array per episode."""
+    """Split an (A,) stream in packing order back into one array per episode.
+
+    Raises:
+        ValueError: the stream has another number of entries than the episodes have action tokens.
+    """
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-    ends = np.cumsum([episode.n_action_tokens for episode in episodes])[:-1]
-    return np.split(array, ends)
+    ends = np.cumsum([episode.n_action_tokens for episode in episodes], dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    if len(array) != total:
+        raise ValueError(f"a stream of {len(array)} entries for {total} action tokens of {len(episodes)} episodes")
+    return np.split(array, ends[:-1]) if len(ends) else []
 
 
 def per_turn(values: Sequence[NDArray[Any]], episodes: Sequence[Episode]) -> list[NDArray[Any]]:

@@ -68,6 +68,10 @@ class Turn:
         fresh: `obs` is the whole context (first turn, compaction, memory-less policy).
         stop: Why sampling ended.
         rewards: The reward by source, so that a reader can tell the environment from a judge.
+
+    Raises:
+        ValueError: an action without tokens (an empty one holds at least its stop token), or not one log-probability for
+            each.
     """
 
     obs: Ids
@@ -78,6 +82,12 @@ class Turn:
     fresh: bool = False
     stop: Stop = Stop.STOP
     rewards: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not len(self.act):
+            raise ValueError("a turn needs at least one action token; an action without text is its stop token alone")
+        if len(self.act) != len(self.logp):
+            raise ValueError(f"a turn has {len(self.act)} action tokens and {len(self.logp)} log-probabilities")
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,10 +172,11 @@ def unit_scale(values: Sequence[ArrayLike | None], *, epsilon: float = 1e-8) -> 
     Returns:
         Per episode (n,) float64; empty where None, 0 for NaN.
     """
-    episodes = [np.nan_to_num(v, nan=0.0) for v in _known("values", values)]
+    episodes = _known("values", values)
     flat = np.concatenate(episodes) if episodes else np.zeros(0)
+    flat = flat[~np.isnan(flat)]
     scale = float(np.sqrt(np.mean(flat**2))) + epsilon if len(flat) else 1.0
-    return [v / scale for v in episodes]
+    return [np.nan_to_num(v / scale, nan=0.0) for v in episodes]
 
 
 def partition(groups: Sequence[Hashable], n_episodes: int) -> list[list[int]]:
