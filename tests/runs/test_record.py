@@ -25,7 +25,7 @@ figures = st.dictionaries(st.text(max_size=5), floats, max_size=3)
 
 @st.composite
 def turns(draw: st.DrawFn) -> Turn:
-    act = draw(ids)
+    act = draw(ids.filter(len))
     logp = draw(st.lists(st.floats(width=32, allow_nan=False), min_size=len(act), max_size=len(act)))
     return Turn(
         obs=draw(ids),
