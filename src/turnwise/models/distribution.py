@@ -38,9 +38,7 @@ class Sampling:
             raise ValueError(f"max_tokens={self.max_tokens} leaves no room for an action; use at least 1")
 
 
-def log_probs(
-    logits: Tensor, sampling: Sampling, banned: Tensor | None = None, taken: Tensor | None = None
-) -> Tensor:
+def log_probs(logits: Tensor, sampling: Sampling, banned: Tensor | None = None, taken: Tensor | None = None) -> Tensor:
     """Log-probabilities of the distribution really sampled, renormalised over the kept tokens.
 
     Args:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -98,9 +99,10 @@ class Policy:
         """Load a Hugging Face folder or hub id.
 
         Args:
-            path: Folder or id.
+            path: Folder or id. A folder that holds a LoRA adapter alone is put on the base model that it names.
             value_head: Load the folder's value head if it has one, else start one at zero.
-            lora: Rank of a new LoRA adapter on all linear layers; 0 trains the whole model.
+            lora: Rank of a new LoRA adapter on all linear layers; 0 trains the whole model. A stored adapter is
+                trained on instead.
             dtype: Torch dtype name of the weights.
             device: Torch device.
             sampling: See `Policy`.
@@ -114,10 +116,12 @@ class Policy:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         folder = Path(path)
+        adapter = (folder / "adapter_config.json").exists()
         try:
+            base = _base_of(folder) if adapter else path
             with _quiet():
                 model = AutoModelForCausalLM.from_pretrained(
-                    path, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+                    base, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
                 ).to(device)
         except (OSError, ValueError) as error:
             kind = "folder" if folder.exists() else "folder or hub id"
@@ -132,7 +136,9 @@ class Policy:
                 f"{str(path)!r} has a model but no usable tokenizer: {_first_line(error)}\n"
                 "Save it beside the weights: AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER)."
             ) from error
-        if lora:
+        if adapter:
+            model = _with_stored_adapter(model, folder)
+        elif lora:
             model = with_lora(model, lora)
         renderer = Renderer(tokenizer, system=system, template=template)
         policy = cls(model, tokenizer, renderer=renderer, value_head=value_head, sampling=sampling)
@@ -146,10 +152,13 @@ class Policy:
 
         Args:
             folder: Where to.
-            merge: Fold a LoRA adapter into the weights; otherwise only the adapter is written, as PEFT writes it.
+            merge: Fold a LoRA adapter into the weights; otherwise only the adapter is written, as PEFT writes it. One on
+                a model that was never stored anywhere is always folded in: nobody could load it otherwise.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        if self.has_adapter and not _base(self.model).name_or_path:
+            merge = True
         model = copy.deepcopy(self.model).merge_and_unload() if merge and self.has_adapter else self.model
         with _quiet():
             model.save_pretrained(folder)
@@ -186,8 +195,8 @@ class Policy:
 
     @property
     def has_adapter(self) -> bool:
-        """The model is a PEFT model."""
-        return hasattr(self.model, "peft_config")
+        """The model is a PEFT model, whose adapter can be switched off."""
+        return hasattr(self.model, "peft_config") and hasattr(self.model, "disable_adapter")
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Trainable parameters by name, the value head's included."""
@@ -324,13 +333,36 @@ def with_lora(model: Any, rank: int, *, seed: int = 0) -> Any:
 
     The adapter changes nothing at first; its random half is drawn from `seed`, and the global random state is left alone.
     """
+    with _peft() as peft, torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return peft.get_peft_model(
+            model, peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+        )
+
+
+def _with_stored_adapter(model: Any, folder: Path) -> Any:
+    with _peft() as peft:
+        return peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+
+
+def _base_of(folder: Path) -> str:
+    with _peft() as peft:
+        base = peft.PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    if not base:
+        raise ValueError("its adapter_config.json does not say which base model it belongs to")
+    return str(base)
+
+
+@contextmanager
+def _peft() -> Iterator[Any]:
+    """The package, without its warnings about what transformers is going to rename."""
     try:
-        from peft import LoraConfig, get_peft_model
+        import peft
     except ImportError as error:
         raise TurnwiseError('LoRA needs PEFT: pip install "turnwise[lora]"') from error
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield peft
 
 
 def _context_limit(config: Any) -> int:
