@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from turnwise.testing.envs import (
-        CheckFailed,
         CountEnv,
         EchoEnv,
         HugeTextEnv,
@@ -19,16 +18,21 @@ if TYPE_CHECKING:
         SleepyEnv,
         check_env,
     )
+    from turnwise.testing.episodes import build_dialogue, build_episode, ragged_episodes
+    from turnwise.testing.errors import CheckFailed
 
 _HOME = {
-    "CheckFailed": "envs",
+    "CheckFailed": "errors",
     "CountEnv": "envs",
     "EchoEnv": "envs",
     "HugeTextEnv": "envs",
     "NaNRewardEnv": "envs",
     "RaisingEnv": "envs",
     "SleepyEnv": "envs",
+    "build_dialogue": "episodes",
+    "build_episode": "episodes",
     "check_env": "envs",
+    "ragged_episodes": "episodes",
 }
 
 __all__ = [
@@ -39,7 +43,10 @@ __all__ = [
     "NaNRewardEnv",
     "RaisingEnv",
     "SleepyEnv",
+    "build_dialogue",
+    "build_episode",
     "check_env",
+    "ragged_episodes",
 ]
 
 

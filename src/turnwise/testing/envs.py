@@ -13,14 +13,10 @@ from typing import Any
 
 from turnwise.envs.errors import NotOffered
 from turnwise.envs.text_env import Outcome, TextEnv
-from turnwise.errors import TurnwiseError
+from turnwise.testing.errors import CheckFailed
 
 NONSENSE = ("", "   ", "\n\n", "xyzzy plugh", "\x00\ud7ff\U0001f600", "-1", "9" * 5_000, "no " * 20_000)
 """Replies that no environment may fall over."""
-
-
-class CheckFailed(TurnwiseError):  # noqa: N818 -- the name of what happened
-    """An environment breaks the contract; the message names what, where and the remedy."""
 
 
 def check_env(make_env: Callable[[], Any], seeds: Sequence[int] = (0, 1, 2), *, max_steps: int = 10_000) -> None:

@@ -1,5 +1,6 @@
-"""Text to token deltas: how observations and actions become the context a model reads."""
+"""Text to token deltas and back: how observations and actions become the context a model reads, and how people read it."""
 
+from turnwise.text.reader import Reader
 from turnwise.text.renderer import Renderer, RendererError
 
-__all__ = ["Renderer", "RendererError"]
+__all__ = ["Reader", "Renderer", "RendererError"]
