@@ -1,0 +1,61 @@
+"""A source whose episodes are paid by other rewards than the environment's own.
+
+Algorithms see episodes and ask nothing about who paid, so every algorithm trains on judged episodes unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from turnwise.episode import Episode
+from turnwise.rewards import Reward, judged
+from turnwise.rewards.combine import check_rewards
+from turnwise.rollout.collector import Versioned
+
+
+class Rollouts(Protocol):
+    """What algorithms ask of a source."""
+
+    def rollouts(self, iteration: int, groups: int, group_size: int = 1) -> list[Episode]:
+        """The episodes of one iteration."""
+        ...
+
+    def refresh(self, learner: Versioned) -> None:
+        """Sample with the learner's current weights from now on."""
+        ...
+
+
+class Judged:
+    """Hands out the episodes of another source after `turnwise.rewards.judged`.
+
+    Args:
+        source: A collector, or stored episodes.
+        rewards: name -> (weight, reward). They replace what the environment paid, unless it is among them.
+
+    Raises:
+        RewardError: no reward, or a weight that is not finite.
+    """
+
+    def __init__(self, source: Rollouts, rewards: Mapping[str, tuple[float, Reward]]) -> None:
+        check_rewards(rewards)
+        self.source = source
+        self.rewards = dict(rewards)
+
+    def rollouts(self, iteration: int, groups: int, group_size: int = 1) -> list[Episode]:
+        """The source's episodes, judged.
+
+        Raises:
+            RewardError: a reward raised, or did not answer with one number per turn.
+        """
+        return judged(self.source.rollouts(iteration, groups, group_size), self.rewards)
+
+    def refresh(self, learner: Versioned) -> None:
+        """Pass the learner on to the source."""
+        self.source.refresh(learner)
+
+    def close(self) -> None:
+        """Close the source, if it holds anything."""
+        close = getattr(self.source, "close", None)
+        if close is not None:
+            close()
