@@ -68,7 +68,7 @@ def test_a_taken_token_joins_the_support_and_changes_nothing_where_it_lies_insid
     if without[0, token] > -torch.inf:
         assert torch.equal(with_it, without)
     else:
-        support = (without[0] > -torch.inf).nonzero().squeeze(1).tolist() + [token]
+        support = [*(without[0] > -torch.inf).nonzero().squeeze(1).tolist(), token]
         expected = torch.full((10,), -torch.inf)
         expected[support] = (raw[0, support] / sampling.temperature).log_softmax(-1)
         torch.testing.assert_close(with_it[0], expected, atol=1e-5, rtol=1e-5)

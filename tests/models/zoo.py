@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -109,9 +110,7 @@ def episodes(n: int = 5, *, seed: int = 0, words: int = V, fresh: bool = False) 
 def rows(batch: Batch) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Token ids, action mask and sentinel mask of each sequence."""
     bounds = batch.cu_seqlens.tolist()
-    return [
-        (batch.tokens[a:b], batch.action[a:b], batch.final[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
+    return [(batch.tokens[a:b], batch.action[a:b], batch.final[a:b]) for a, b in pairwise(bounds)]
 
 
 def own_log_probs(model: Any, batch: Batch, sampling: Sampling | None = None) -> Tensor:

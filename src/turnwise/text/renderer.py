@@ -28,6 +28,9 @@ PLAIN = (
 _USER = ("Xq0", "Xq1")
 _ASSISTANT = "Yq0"
 
+# Longer texts are rarely met twice, and remembering them would cost more memory than tokenising them again costs time.
+_REMEMBERED = 2048
+
 
 class RendererError(TurnwiseError):
     """The chat template cannot be rendered as token deltas."""
@@ -52,7 +55,7 @@ class Renderer:
         self.tokenizer = tokenizer
         self.template = template or getattr(tokenizer, "chat_template", None) or PLAIN
         self.system = system
-        self._encode = lru_cache(maxsize=65_536)(self._encode_uncached)
+        self._encode_short = lru_cache(maxsize=65_536)(self._encode_uncached)
         self._decode = lru_cache(maxsize=65_536)(self._decode_uncached)
         self._read_template()
 
@@ -93,17 +96,37 @@ class Renderer:
         self._between = second[len(closed) :].split(_USER[1])
         if len(self._first) != 2 or len(self._between) != 2:
             raise RendererError("the chat template repeats an observation" + remedy)
-        tail = self._encode_uncached(closed[closed.rindex(_ASSISTANT) + len(_ASSISTANT) :])
+        tail = self._after_action(closed[closed.rindex(_ASSISTANT) + len(_ASSISTANT) :])
         eos = self.tokenizer.eos_token_id
         if not len(tail) and eos is None:
             raise RendererError("neither the chat template nor the tokenizer says what ends an action" + remedy)
         self._end = int(tail[0]) if len(tail) else int(eos)
         self._tail = tail[1:]
-        self.stop = frozenset({self._end, *([] if eos is None else [int(eos)])})
+        self.stop: frozenset[int] = frozenset([self._end] if eos is None else [self._end, int(eos)])
+        self._prefix = self._beginning()
         deltas = np.concatenate([self.first(_USER[0]), self.action_ids(_ASSISTANT), self.following(_USER[1])])
         # Our own plain template is only ever rendered as deltas, so nobody can tokenise it in another way.
         if self.template != PLAIN and len(tail) and not np.array_equal(deltas, self._encode_uncached(second)):
             raise RendererError("the tokens of k rendered turns are not a prefix of the tokens of k + 1 turns" + remedy)
+
+    def _beginning(self) -> Ids:
+        """What a tokenizer puts before a plain text; a chat template writes it itself."""
+        bos = getattr(self.tokenizer, "bos_token_id", None)
+        if self.template != PLAIN or bos is None or self.tokenizer.encode(_USER[0])[:1] != [bos]:
+            return np.zeros(0, np.int32)
+        return np.array([bos], np.int32)
+
+    def _after_action(self, text: str) -> Ids:
+        """Ids of the template's `text` after an assistant message, as they are behind that message.
+
+        Tokenised alone, some tokenizers put a blank in front, and a blank must not become what ends an action.
+        """
+        message, both = self._encode_uncached(_ASSISTANT), self._encode_uncached(_ASSISTANT + text)
+        n = len(message)
+        return both[n:] if np.array_equal(both[:n], message) else self._encode_uncached(text)
+
+    def _encode(self, text: str) -> Ids:
+        return self._encode_short(text) if len(text) <= _REMEMBERED else self._encode_uncached(text)
 
     def _encode_uncached(self, text: str) -> Ids:
         ids = np.asarray(self.tokenizer.encode(text, add_special_tokens=False), dtype=np.int32)
@@ -115,7 +138,8 @@ class Renderer:
 
     def first(self, obs: str) -> Ids:
         """Ids of a context that begins with the observation `obs` and ends where the action starts."""
-        return self._encode(self._first[0] + obs + self._first[1])
+        ids = self._encode(self._first[0] + obs + self._first[1])
+        return np.concatenate([self._prefix, ids]) if len(self._prefix) else ids
 
     def following(self, obs: str, stop: Stop = Stop.STOP) -> Ids:
         """Ids to append after an action, so that the next one can be sampled.
@@ -127,7 +151,9 @@ class Renderer:
         return np.concatenate([head, ids]).astype(np.int32) if len(head) else ids
 
     def action_text(self, ids: Ids) -> str:
-        """The text of a sampled action: special tokens and surrounding blanks removed."""
+        """The text of a sampled action: stop token, special tokens and surrounding blanks removed."""
+        if len(ids) and int(ids[-1]) in self.stop:
+            ids = ids[:-1]
         return self._decode(np.ascontiguousarray(ids, dtype=np.int32).tobytes())
 
     def action_ids(self, text: str) -> Ids:
@@ -137,4 +163,3 @@ class Renderer:
     def text(self, ids: Ids) -> str:
         """All the text of `ids`, special tokens included, for people."""
         return self.tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
-
