@@ -9,43 +9,59 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from turnwise.testing.envs import (
-        CountEnv,
-        EchoEnv,
-        HugeTextEnv,
-        NaNRewardEnv,
-        RaisingEnv,
-        SleepyEnv,
-        check_env,
-    )
+    from turnwise.testing.envs import CountEnv, EchoEnv, HugeTextEnv, NaNRewardEnv, RaisingEnv, SleepyEnv, check_env
     from turnwise.testing.episodes import build_dialogue, build_episode, ragged_episodes
     from turnwise.testing.errors import CheckFailed
+    from turnwise.testing.measures import FixedMeasure, check_measure
+    from turnwise.testing.objectives import check_objective, example_batch
+    from turnwise.testing.rewards import ConstantReward, LengthReward, check_reward
+    from turnwise.testing.teachers import ScriptedTeacher, check_teacher, example_queries
 
 _HOME = {
     "CheckFailed": "errors",
+    "ConstantReward": "rewards",
     "CountEnv": "envs",
     "EchoEnv": "envs",
+    "FixedMeasure": "measures",
     "HugeTextEnv": "envs",
+    "LengthReward": "rewards",
     "NaNRewardEnv": "envs",
     "RaisingEnv": "envs",
+    "ScriptedTeacher": "teachers",
     "SleepyEnv": "envs",
     "build_dialogue": "episodes",
     "build_episode": "episodes",
     "check_env": "envs",
+    "check_measure": "measures",
+    "check_objective": "objectives",
+    "check_reward": "rewards",
+    "check_teacher": "teachers",
+    "example_batch": "objectives",
+    "example_queries": "teachers",
     "ragged_episodes": "episodes",
 }
 
 __all__ = [
     "CheckFailed",
+    "ConstantReward",
     "CountEnv",
     "EchoEnv",
+    "FixedMeasure",
     "HugeTextEnv",
+    "LengthReward",
     "NaNRewardEnv",
     "RaisingEnv",
+    "ScriptedTeacher",
     "SleepyEnv",
     "build_dialogue",
     "build_episode",
     "check_env",
+    "check_measure",
+    "check_objective",
+    "check_reward",
+    "check_teacher",
+    "example_batch",
+    "example_queries",
     "ragged_episodes",
 ]
 

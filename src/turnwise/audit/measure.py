@@ -1,0 +1,104 @@
+"""What a measure returns, and how sure it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from turnwise.audit.evidence import Evidence, Level
+
+_Z = 1.959963984540054
+"""The 97.5 % quantile of the normal distribution: intervals hold the true value 95 times in a hundred."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A figure.
+
+    Attributes:
+        name: Of what.
+        value: The figure.
+        interval: Lower and upper end of a 95 % confidence interval; infinite where one unit says nothing about spread.
+        n: Number of independent units (episodes, unless `how` says otherwise) behind the figure.
+        how: How it was measured, from what, in a line.
+
+    Raises:
+        ValueError: no unit, a value that is not finite, or an interval that does not enclose it.
+    """
+
+    name: str
+    value: float
+    interval: tuple[float, float]
+    n: int
+    how: str
+
+    def __post_init__(self) -> None:
+        low, high = self.interval
+        if self.n < 1 or not math.isfinite(self.value) or not low <= self.value <= high:
+            raise ValueError(
+                f"{self.name}: {self.value} in [{low}, {high}] from {self.n} units is no measurement; "
+                "return NotMeasurable where the evidence does not bear a figure"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class NotMeasurable:
+    """What is printed where the evidence does not bear a figure.
+
+    Attributes:
+        name: Of what.
+        needs: Least level of evidence it can be measured from.
+        why: What is missing.
+    """
+
+    name: str
+    needs: Level
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: not measurable (needs {self.needs.name}): {self.why}"
+
+
+Measure = Callable[[Evidence], Measurement | NotMeasurable]
+"""Evidence -> a figure with its interval, or what is missing. The same evidence gives the same answer."""
+
+
+def share_interval(share: float, weights: ArrayLike) -> tuple[float, float]:
+    """Wilson's 95 % interval of a weighted share (Wilson 1927), with units as the independent draws.
+
+    The number of draws is Kish's effective one, (Σw)² / Σw². Units that are mixed within themselves make it wider than
+    it need be. Unlike a bootstrap it does not shrink to a point where all units agree.
+
+    Args:
+        share: Between 0 and 1.
+        weights: (n_units,) what each unit contributes to the denominator.
+    """
+    w = np.asarray(weights, dtype=np.float64)
+    n = float(w.sum() ** 2 / (w**2).sum())
+    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    # At the ends the bound is exact; arithmetic must not put it on the wrong side of the share.
+    return min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
+
+
+def ratio_interval(sums: Sequence[float], counts: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of Σ sums / Σ counts over independent units, by linearisation (Cochran 1977, eq. 6.13).
+
+    r ± 1.96 s with s² = n / (n − 1) · Σ (y_i − r m_i)² / (Σ m_i)². One unit says nothing about spread: the interval is
+    then everything.
+
+    Args:
+        sums: (n_units,) y, what is summed in each unit.
+        counts: (n_units,) m, over how much of it.
+    """
+    y, m = np.asarray(sums, dtype=np.float64), np.asarray(counts, dtype=np.float64)
+    n, total = len(y), float(m.sum())
+    ratio = float(y.sum()) / total
+    if n < 2:
+        return -math.inf, math.inf
+    half = _Z * math.sqrt(n / (n - 1) * float(((y - ratio * m) ** 2).sum())) / total
+    return ratio - half, ratio + half

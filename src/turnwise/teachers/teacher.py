@@ -1,0 +1,73 @@
+"""What a teacher is, and asking one."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from turnwise.episode import Transcript
+from turnwise.errors import TurnwiseError
+from turnwise.teachers.query import Answer, Comparison, Preferred, Query, Rating
+
+Teacher = Callable[[list[Query]], Sequence[Answer]]
+"""Questions -> one answer to each, in order. All that are open come in one call, so that a teacher may batch them."""
+
+
+class TeacherError(TurnwiseError):
+    """A teacher raised, or gave an answer that does not fit its question."""
+
+
+def ask(teacher: Teacher, queries: Sequence[Query]) -> list[Answer]:
+    """Put questions to a teacher, and check the answers.
+
+    Args:
+        teacher: Whom to ask.
+        queries: Questions with different ids.
+
+    Returns:
+        One answer per question, in order.
+
+    Raises:
+        TeacherError: two questions with one id, or an answer that is missing, out of order or not of the kind asked for.
+    """
+    asked = list(queries)
+    twice = [name for name, count in Counter(query.id for query in asked).items() if count > 1]
+    if twice:
+        raise TeacherError(f"two questions are called {twice[0]!r}; give each an id of its own")
+    try:
+        answers = list(teacher(asked))
+    except TurnwiseError:
+        raise
+    except Exception as error:
+        raise TeacherError(
+            f"the teacher raised {type(error).__name__}: {error}, asked {len(asked)} questions"
+        ) from error
+    if len(answers) != len(asked):
+        raise TeacherError(
+            f"the teacher gave {len(answers)} answers to {len(asked)} questions; answer each, with None for one it skips"
+        )
+    for query, answer in zip(asked, answers, strict=True):
+        if answer.query != query.id:
+            raise TeacherError(f"the answer to {query.id!r} is labelled {answer.query!r}; answer in the order asked")
+        complaint = misfit(query, answer)
+        if complaint:
+            raise TeacherError(f"the answer to {type(query).__name__.lower()} {query.id!r} is {complaint}")
+    return answers
+
+
+def misfit(query: Query, answer: Answer) -> str:
+    """What is wrong with an answer to this kind of question, with the remedy; empty if nothing is."""
+    value = answer.value
+    if value is None:
+        return ""
+    if isinstance(query, Comparison):
+        if not isinstance(value, Preferred):
+            return f"{value!r:.80}; answer with a Preferred, or None"
+        return "a tie, which was not offered; ask with ties=True" if value is Preferred.TIE and not query.ties else ""
+    if isinstance(query, Rating):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return f"{value!r:.80}; answer with a number, or None"
+        fits = query.low <= value <= query.high
+        return "" if fits else f"{value:g}, off the scale from {query.low:g} to {query.high:g}"
+    return "" if isinstance(value, Transcript) else f"{value!r:.80}; answer with a Transcript, or None"
