@@ -244,6 +244,11 @@ def _finite(data: Any) -> Any:
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
+def as_json(data: Any) -> bytes:
+    """Strict JSON of a mapping or dataclass, for people too: figures that are not finite become null."""
+    return _json(_finite(plain(data, "data")))
+
+
 def _json(data: Any) -> bytes:
     return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
 
