@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from turnwise.envs.demonstrations import demonstrate
     from turnwise.envs.exact import Tabular, optimal_policy, optimal_return, policy_return
     from turnwise.envs.interrupted import Interrupted
+    from turnwise.envs.one_reply import OneReply
     from turnwise.envs.prompts import PromptEnv
     from turnwise.envs.registry import EnvSpec, ids, load, make, register, spec
     from turnwise.envs.text_env import TextEnv
@@ -22,6 +23,7 @@ _HOME = {
     "EnvFactory": "coroutine",
     "EnvSpec": "registry",
     "Interrupted": "interrupted",
+    "OneReply": "one_reply",
     "MultiAgentEnv": "coroutine",
     "PromptEnv": "prompts",
     "Tabular": "exact",
@@ -44,6 +46,7 @@ __all__ = [
     "EnvSpec",
     "Interrupted",
     "MultiAgentEnv",
+    "OneReply",
     "PromptEnv",
     "Tabular",
     "TextEnv",

@@ -65,7 +65,14 @@ def run_jobs(title: str, jobs: Sequence[Job], *, workers: int | None = None, pro
         TurnwiseError: a job failed; the message names it.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     context = multiprocessing.get_context("spawn")
     ticks = context.Queue()
@@ -100,7 +107,8 @@ def run_jobs(title: str, jobs: Sequence[Job], *, workers: int | None = None, pro
             for future in futures:
                 future.cancel()
             for process in list((pool._processes or {}).values()):
-                process.terminate()
+                # A run survives this by design, and asking politely would wait for its iteration.
+                process.kill()
             raise
     return [future.result() for future in futures]
 

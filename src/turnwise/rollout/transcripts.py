@@ -73,3 +73,6 @@ class Logged:
 
     def refresh(self, learner: Versioned) -> None:
         """Stored episodes do not change with the weights."""
+
+    def close(self) -> None:
+        """There is nothing to give back."""

@@ -1,0 +1,138 @@
+"""What the demonstration shows: tables in the terminal, and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+COLUMNS = (
+    ("rating", "one-step rating"),
+    ("return", "return"),
+    ("success", "success"),
+    ("interrupted", "after interruption"),
+    ("turns", "turns"),
+    ("tokens", "tokens"),
+    ("seconds", "CPU s"),
+)
+"""Key and heading of each figure."""
+
+
+def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows of the main table: mean over seeds with its 95 % interval, and the optimum."""
+    from turnwise.envs.registry import spec
+    from turnwise.recipes.yardstick import best_return
+
+    rows = []
+    for method in results["methods"]:
+        figures = [_cell([run[key] for run in method["runs"]], key) for key, _ in COLUMNS]
+        rows.append([method["label"], *figures])
+    best = best_return(spec("errand"))
+    if best is not None:
+        rows.append(["optimum, by dynamic programming", "", f"{best[0]:.2f}", "1.00", "1.00", "8.0", "", ""])
+    return ["method", *(heading for _, heading in COLUMNS)], rows
+
+
+def other_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows of the world that none of us wrote."""
+    runs = results["other"]["runs"]
+    rows = [
+        ["before (SFT on mediocre demonstrations)", *(_cell([r[f"before_{k}"] for r in runs], k) for k in ("success", "return"))],
+        ["after multi-turn PPO", *(_cell([run[key] for run in runs], key) for key in ("success", "return"))],
+    ]
+    return [str(results["other"]["env"]), "success", "return"], rows
+
+
+def _cell(values: Sequence[float], key: str) -> str:
+    from turnwise.runs import across_runs
+
+    estimate = across_runs(values)
+    if key in ("tokens", "seconds"):
+        return f"{estimate.mean:,.0f}" if estimate.mean else "–"
+    if estimate.n == 1:
+        return f"{estimate.mean:.2f}"
+    low, high = estimate.low, estimate.high
+    if key in ("success", "interrupted"):
+        low, high = max(low, 0.0), min(high, 1.0)
+    return f"{estimate.mean:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def caption(results: Mapping[str, Any]) -> str:
+    """How the figures came about, in a sentence."""
+    n = results["seeds"]
+    spread = "mean [95 % t interval]" if n > 1 else "one seed, so no interval"
+    note = " Quick form: too short to learn anything, only to see that it works." if results["quick"] else ""
+    return (
+        f"{n} seed{'s' * (n > 1)}, {spread}; {results['episodes']} held-out tasks for each figure; every method got the same "
+        f"number of episodes. The rating judges one reply by its immediate reward (a joke pays 0.1 at once).{note}"
+    )
+
+
+def show(results: Mapping[str, Any]) -> None:
+    """Print the tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for title, (heading, rows) in (("The errand world", table(results)), ("A world none of us wrote", other_table(results))):
+        grid = Table(title=title, title_justify="left")
+        grid.add_column(heading[0])
+        for name in heading[1:]:
+            grid.add_column(name, justify="right")
+        for row in rows:
+            grid.add_row(*row)
+        console.print(grid)
+    console.print(caption(results), style="dim")
+
+
+def write(results: Mapping[str, Any], out: Path) -> Path:
+    """Write ``report.html`` with the tables, the curves, and a page for each first run to step through."""
+    from turnwise.recipes.report import report
+    from turnwise.runs import across_runs
+    from turnwise.runs.figures import dot_interval_chart
+    from turnwise.runs.page import Section, write_page
+    from turnwise.runs.page import table as html_table
+
+    heading, rows = table(results)
+    other_heading, other_rows = other_table(results)
+    trained = [method for method in results["methods"] if (out / f"{method['slug']}-0" / "metrics.jsonl").exists()]
+    charts = []
+    for key, name in (("success", "success"), ("interrupted", "success after interruption"), ("rating", "one-step rating")):
+        dots = [(m["label"], across_runs([run[key] for run in m["runs"]])) for m in results["methods"]]
+        charts.append(dot_interval_chart(dots, title=name, x_range=(0.0, 1.0) if key != "rating" else None))
+    pages = [out / f"{method['slug']}-0" for method in trained]
+    pages += [folder for folder in sorted(out.glob("*-0")) if folder.name.startswith("doorkey")]
+    links = [[folder.name, Markup(f'<a href="{report(folder).relative_to(out)}">step through</a>')] for folder in pages]
+    return write_page(
+        "turnwise: the demonstration",
+        [
+            Section("The errand world", [html_table(heading, rows, figures=len(COLUMNS)), caption(results), *charts]),
+            Section("Learning curves", _curves(trained, out, results["seeds"])),
+            Section("A world none of us wrote", [html_table(other_heading, other_rows, figures=2)]),
+            Section("Episodes, turn by turn", [html_table(["run", "before and after"], links)]),
+        ],
+        out / "report.html",
+        lead="The same start model, the same number of episodes; what differs is how far back a reward reaches.",
+    )
+
+
+def _curves(methods: Sequence[Mapping[str, Any]], out: Path, seeds: int) -> list[Any]:
+    """Mean over seeds with the range of the seeds as a band, a chart for each figure."""
+    import numpy as np
+
+    from turnwise.runs import read_metrics
+    from turnwise.runs.figures import Line, line_chart
+
+    charts = []
+    for key in ("success", "reward", "turns/mean", "entropy"):
+        lines = []
+        for method in methods:
+            logs = [read_metrics(out / f"{method['slug']}-{seed}" / "metrics.jsonl") for seed in range(seeds)]
+            curves = np.array([[line.get(key, np.nan) for line in log] for log in logs])
+            x = [float(line["iteration"]) for line in logs[0]]
+            low, high = curves.min(axis=0).tolist(), curves.max(axis=0).tolist()
+            lines.append(Line(method["label"], x, curves.mean(axis=0).tolist(), low, high))
+        charts.append(line_chart(lines, title=key, width=520, height=240))
+    return charts
