@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from itertools import pairwise
 
@@ -28,7 +28,7 @@ SERIES = 4
 """Lines that a chart can tell apart; more belong into several charts."""
 
 STYLE = """
-.chart{display:block;width:100%;height:auto;overflow:visible;font:11px system-ui,sans-serif;fill:var(--ink-2,#52514e)}
+.chart{display:block;width:100%;height:auto;overflow:visible;font:12px system-ui,sans-serif;fill:var(--ink-2,#52514e)}
 .chart .grid{stroke:var(--grid,#e4e3dd);stroke-width:1}
 .chart .axis{stroke:var(--axis,#b9b7ae);stroke-width:1}
 .chart .line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}
@@ -50,11 +50,14 @@ STYLE = """
 """
 """CSS of the charts, for a page that does not come from `turnwise.runs.page`."""
 
+_LETTER = 6.5
+"""Width of a letter of the charts' text, on average."""
+_BOUNDS = ("mean", "low", "high")
 _Scale = Callable[[float], float]
 
 _POINTS = 600
 _HITS = 100
-_MARGIN = (26.0, 12.0, 30.0, 44.0)  # top, right, bottom, left
+_MARGIN = (26.0, 12.0, 32.0, 48.0)  # top, right, bottom, left
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def line_chart(
         y_range: Ends of the vertical axis; by default what the figures need.
         smooth: Window of a centred moving mean, in points. Above 1 the figures themselves are drawn faintly behind it.
         width: In CSS pixels at its natural size; the chart grows and shrinks with its container.
-        height: The same.
+        height: The same; a legend that needs rows of its own is added to it.
 
     Raises:
         ValueError: more than `SERIES` lines.
@@ -130,6 +133,8 @@ def line_chart(
         x_ticks.insert(0, x_low)
 
     top, right, bottom, left = _MARGIN
+    legend, room = _legend(lines, 7.0 * len(title) + (0 if share else _LETTER * len(unit)), width, right)
+    top, height = top + room, height + int(room)
     plot_w, plot_h = width - left - right, height - top - bottom
     y0, y1 = min(y_ticks[0], low), max(y_ticks[-1], high)
 
@@ -157,7 +162,7 @@ def line_chart(
         if np.isfinite(y).sum() == 1:
             at = int(np.flatnonzero(np.isfinite(y))[0])
             parts.append(f'<circle class="dot f{i}" cx="{px(float(x[at])):.1f}" cy="{py(float(y[at])):.1f}" r="4"/>')
-    parts += _legend(lines, width, right)
+    parts += legend
     parts += _hits(lines, arrays, px, py, x_label, share, (left, top, plot_w, plot_h))
     told = "; ".join(
         _spoken(line.name or title, x, y, x_label, share) for line, (x, y) in zip(lines, arrays, strict=True)
@@ -189,15 +194,19 @@ def dot_interval_chart(
         width: In CSS pixels at its natural size; the chart grows and shrinks with its container.
     """
     share = unit == "share"
-    shown = [(name, e) for name, e in rows if math.isfinite(e.mean)]
+    bounded = [
+        (name, replace(e, **dict(zip(_BOUNDS, _floats([e.mean, e.low, e.high]).tolist(), strict=True))))
+        for name, e in rows
+    ]
+    shown = [(name, e) for name, e in bounded if math.isfinite(e.mean)]
     if not shown:
         return _frame(title, f"{title}: no figures", width, 64, [_text(width / 2, 44, "no figures", "middle")])
     ends = [v for _, e in shown for v in (e.mean, e.low, e.high) if math.isfinite(v)]
     ends += [reference] if reference is not None else []
     low, high = x_range or (min(ends), max(ends))
     told = [estimate_text(e, share=share) for _, e in shown]
-    left = min(width * 0.38, 16 + 6.4 * max(len(name) for name, _ in shown))
-    right = 20 + 5.7 * max(map(len, told))
+    left = min(width * 0.45, 16 + 6.8 * max(len(name) for name, _ in shown))
+    right = 18 + 6.2 * max(map(len, told))
     plot = max(60.0, width - left - right)
     ticks = nice_ticks(low, high, max(2, min(6, int(plot / 48))), pad=True)
     start, stop = min(ticks[0], low), max(ticks[-1], high)
@@ -219,7 +228,7 @@ def dot_interval_chart(
     for i, ((name, estimate), words) in enumerate(zip(shown, told, strict=True)):
         y = top + step * i + 8
         colour = int(name in highlight)
-        clipped = name if len(name) * 6.4 <= left - 10 else name[: max(1, int((left - 10) / 6.4) - 1)] + "…"
+        clipped = name if len(name) * 6.8 <= left - 10 else name[: max(1, int((left - 10) / 6.8) - 1)] + "…"
         parts.append(f"<g><title>{clean(name)}: {clean(words)}; {clean(estimate.how)}</title>")
         parts.append(_text(left - 12, y + 4, clipped, "end", "name"))
         if math.isfinite(estimate.low) and math.isfinite(estimate.high):
@@ -262,7 +271,8 @@ def clean(text: str) -> str:
 
 def _floats(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
-    # Squares of figures beyond this overflow in the arithmetic of an axis.
+    # Beyond these sizes the arithmetic of an axis overflows or underflows.
+    array = np.where(np.abs(array) < 1e-150, 0.0, array)
     return np.where(np.abs(array) < 1e150, array, np.nan)
 
 
@@ -322,17 +332,21 @@ def _band(i: int, line: Line, x: NDArray[np.float64], px: _Scale, py: _Scale) ->
     return [f'<path class="band f{i}" d="M{"L".join(upper + lower)}Z"/>']
 
 
-def _legend(lines: Sequence[Line], width: float, right: float) -> list[str]:
+def _legend(lines: Sequence[Line], title_width: float, width: float, right: float) -> tuple[list[str], float]:
+    """The legend, and the room it needs below the title: none if it fits beside it."""
     if len(lines) < 2:
-        return []
+        return [], 0.0
+    widths = [16 + _LETTER * len(line.name) for line in lines]
+    below = title_width + sum(widths) + 10 * len(lines) > width - right
+    rows, x, y = 0, 0.0 if below else width - right - sum(widths) - 10 * (len(lines) - 1), 12.0
     parts: list[str] = []
-    x = width - right
-    for i, line in reversed(list(enumerate(lines))):
-        parts.append(_text(x, 12, line.name, "end", "legend"))
-        x -= 6.0 * len(line.name) + 16
-        parts.append(f'<path class="line s{i}" d="M{x:.1f} 8h11"/>')
-        x -= 10
-    return parts
+    for i, (line, size) in enumerate(zip(lines, widths, strict=True)):
+        if below and (i == 0 or x + size > width - right):
+            rows, x, y = rows + 1, 0.0, y + 16
+        parts.append(f'<path class="line s{i}" d="M{x:.1f} {y - 4:g}h11"/>')
+        parts.append(_text(x + 16, y, line.name, "start", "legend"))
+        x += size + 10
+    return parts, 16.0 * rows
 
 
 def _hits(

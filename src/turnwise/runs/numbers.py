@@ -65,7 +65,8 @@ def nice_ticks(low: float, high: float, count: int, *, pad: bool = False) -> lis
 
     With `pad` the first and the last lie at or beyond the ends.
     """
-    if not high > low:
+    # A range this narrow has no round numbers in it that a float can tell apart.
+    if not high - low > 1e-9 * max(abs(low), abs(high)):
         spread = abs(low) * 0.5 or 1.0
         low, high = (low - spread, high + spread) if pad else (low, low + spread)
     rough = (high - low) / count

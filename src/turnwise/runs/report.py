@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from turnwise.runs import report_episodes
-from turnwise.runs.figures import SERIES, Line, dot_interval_chart, line_chart
+from turnwise.runs.figures import SERIES, Line, clean, dot_interval_chart, line_chart
 from turnwise.runs.folder import RunFolder
 from turnwise.runs.numbers import estimate_text, number
 from turnwise.runs.page import render, save, table
@@ -273,7 +273,7 @@ def _settings_table(listed: Sequence[Setting]) -> Markup | None:
     for setting in listed:
         value: str | Markup = setting.value
         if setting.changed:
-            value = Markup('<strong class="changed">{}</strong>').format(setting.value)
+            value = Markup(f'<strong class="changed">{clean(setting.value)}</strong>')
         default = [] if not compared else ["unknown" if setting.default is None else setting.default]
         rows.append([setting.name, value, *default])
     return table(head, rows, caption="All settings")
