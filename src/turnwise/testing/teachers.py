@@ -71,13 +71,13 @@ def check_teacher(teacher: Teacher, queries: Sequence[Query] | None = None, *, d
         CheckFailed: the first promise that is broken.
     """
     asked = example_queries() if queries is None else list(queries)
-    first = _ask(teacher, asked)
+    first, second = _ask(teacher, asked), _ask(teacher, asked)
     if len(_ask(teacher, [])):
         raise CheckFailed("the teacher answered although nothing was asked; return an empty list")
     if not deterministic:
         return
     turned = {answer.query: answer for answer in _ask(teacher, asked[::-1])}
-    for query, answer, again in zip(asked, first, _ask(teacher, asked), strict=True):
+    for query, answer, again in zip(asked, first, second, strict=True):
         if answer != again:
             raise CheckFailed(
                 f"asked {query.id!r} twice, the teacher says {answer.value!r:.80} and {again.value!r:.80}; seed what is "
