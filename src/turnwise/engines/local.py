@@ -25,7 +25,10 @@ from turnwise.models import CachedDecoder, Decoder, Policy, RecomputeDecoder, Ro
 
 @dataclass
 class _Job:
-    """A request under way: its context grows in place by what is sampled."""
+    """A request under way: its context grows in place by what is sampled.
+
+    `version` is the oldest weights that any of its tokens came from.
+    """
 
     request: Request
     future: asyncio.Future[Completion]
@@ -33,15 +36,17 @@ class _Job:
     buffer: Ids
     length: int
     read: int
+    version: int
     ids: list[int] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)
 
 
 @dataclass
 class _Slot:
-    """What a cache slot has read, and for whom."""
+    """What a cache slot has read, and for whom; an orphan's session has ended while its last job is still running."""
 
     session: int | None = None
+    orphan: bool = False
     ids: Ids = field(default_factory=lambda: np.zeros(0, np.int32))
     length: int = 0
     busy: bool = False
@@ -54,6 +59,11 @@ class LocalEngine:
         policy: Shared with the learner; `load` only needs to drop caches.
         slots: Sessions whose cache is kept at once. More sessions than slots work too: the one idle for longest loses
             its cache and is read again when it comes back.
+
+    Attributes:
+        version: Version of the weights in use.
+        tokens_read: Context tokens that went through the network so far, sampled ones included.
+        tokens_sampled: Tokens sampled so far.
     """
 
     def __init__(self, policy: Policy, *, slots: int = 64) -> None:
@@ -72,22 +82,33 @@ class LocalEngine:
         return CachedDecoder(self.policy, len(self._slots)) if self.policy.packed else RecomputeDecoder(self.policy)
 
     def load(self, version: int) -> None:
-        """Forget all caches; weights are shared with the policy, so there is nothing to copy."""
+        """Forget all caches; weights are shared with the policy, so there is nothing to copy.
+
+        An action under way goes on with the new weights, which read its context again; its completion keeps the version
+        that it began with.
+        """
         self.version = version
         for slot in self._slots:
             slot.length = 0
+        for job in self._active:
+            job.read = 0
 
     def release(self, session: int) -> None:
-        """Free the session's slot."""
+        """Free the session's slot, at once or when the action under way has ended."""
         index = self._of_session.pop(session, None)
-        if index is not None:
+        if index is None:
+            return
+        if self._slots[index].busy:
+            self._slots[index].orphan = True
+        else:
             self._slots[index] = _Slot()
 
     async def generate(self, request: Request) -> Completion:
         """Sample one action.
 
         Raises:
-            EngineError: an empty context, a context beyond the model's limit, or logits that are not numbers.
+            EngineError: an empty context, a context beyond the model's limit, logits that are not numbers, or a second
+                event loop.
         """
         limit = self.policy.context_limit
         if not len(request.context):
@@ -97,11 +118,27 @@ class LocalEngine:
                 f"{len(request.context)} context tokens and {request.sampling.max_tokens} to sample exceed the model's "
                 f"limit of {limit}; shorten the observation, lower max_tokens or keep fewer turns in memory"
             )
-        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        if self._pumping is not None and self._pumping.get_loop() is not loop:
+            if self._pumping.get_loop().is_running() and not self._pumping.done():
+                raise EngineError("two event loops use one engine at once; give each its own LocalEngine")
+            # The loop that pumped has gone, and whoever waited there with it.
+            self._drop_all()
+            self._pumping = None
+        future: asyncio.Future[Completion] = loop.create_future()
         self._waiting.append((request, future))
         if self._pumping is None or self._pumping.done():
-            self._pumping = asyncio.get_running_loop().create_task(self._pump())
+            self._pumping = loop.create_task(self._pump())
         return await future
+
+    def _drop_all(self) -> list[asyncio.Future[Completion]]:
+        """Forget every request and cache; the futures that were waiting."""
+        dropped = [job.future for job in self._active] + [future for _, future in self._waiting]
+        self._active.clear()
+        self._waiting.clear()
+        for index, slot in enumerate(self._slots):
+            self._slots[index] = _Slot() if slot.orphan else _Slot(slot.session)
+        return dropped
 
     async def _pump(self) -> None:
         try:
@@ -111,27 +148,26 @@ class LocalEngine:
                 self._admit()
                 self._advance()
                 await asyncio.sleep(0)
-        except BaseException as error:
-            failed = [job.future for job in self._active] + [future for _, future in self._waiting]
-            self._active.clear()
-            self._waiting.clear()
-            for slot in self._slots:
-                slot.busy, slot.length = False, 0
-            for future in failed:
+        except Exception as error:
+            for future in self._drop_all():
                 if not future.done():
                     future.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
+        except BaseException:
+            # Cancelled or interrupted: the loop is ending, and a second exception in every task would break its end.
+            for future in self._drop_all():
+                future.cancel()
+            raise
 
     def _admit(self) -> None:
         while self._waiting:
             request, future = self._waiting[0]
+            if future.cancelled():
+                self._waiting.popleft()
+                continue
             slot = self._slot_for(request.session)
             if slot is None:
                 return
             self._waiting.popleft()
-            if future.cancelled():
-                continue
             state = self._slots[slot]
             context = request.context
             n = min(state.length, len(context) - 1)
@@ -139,8 +175,8 @@ class LocalEngine:
             read = n if same.all() else int(same.argmin())
             buffer = np.empty(len(context) + request.sampling.max_tokens, np.int32)
             buffer[: len(context)] = context
-            state.busy, state.session = True, request.session
-            self._active.append(_Job(request, future, slot, buffer, len(context), read))
+            state.busy = True
+            self._active.append(_Job(request, future, slot, buffer, len(context), read, self.version))
 
     def _slot_for(self, session: int) -> int | None:
         index = self._of_session.get(session)
@@ -190,10 +226,12 @@ class LocalEngine:
         """Keep what the slot has read; the last sampled token has not been read yet."""
         slot = self._slots[job.slot]
         slot.busy, slot.ids, slot.length = False, job.buffer, job.read
+        if slot.orphan:
+            self._slots[job.slot] = _Slot()
 
     def _finish(self, job: _Job, stop: Stop) -> None:
         self._park(job)
-        completion = Completion(np.array(job.ids, np.int32), np.array(job.logp, np.float32), stop, self.version)
+        completion = Completion(np.array(job.ids, np.int32), np.array(job.logp, np.float32), stop, job.version)
         job.future.set_result(completion)
 
     def _sample(self, logits: Tensor, jobs: list[_Job]) -> tuple[Tensor, Tensor]:
@@ -213,9 +251,11 @@ class LocalEngine:
             rows = torch.tensor(members, device=logits.device)
             logp = log_probs(logits[rows], sampling, self.policy.banned)
             cdf = logp.double().exp().cumsum(-1)
-            # Scaling by the total keeps a draw below the last kept token whatever the rounding of the sum.
-            drawn = torch.searchsorted(cdf, noise[rows, None] * cdf[:, -1:], right=True).squeeze(-1)
-            ids[rows] = drawn.clamp_(max=logp.shape[-1] - 1)
+            # Strictly below the total, whatever the rounding, so that the token drawn has a width of its own.
+            total = cdf[:, -1:]
+            point = torch.minimum(noise[rows, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+            drawn = torch.searchsorted(cdf, point, right=True).squeeze(-1)
+            ids[rows] = drawn
             taken[rows] = logp.gather(-1, drawn[:, None]).squeeze(-1)
         return ids, taken
 

@@ -6,7 +6,7 @@ golden ratio. Vectorised over rows, without state, so the order in which an engi
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = 0xFFFFFFFFFFFFFFFF
 
-Word = TypeVar("Word", int, NDArray[np.uint64])
 
-
-def _mix(z: Word) -> Word:
+def _mix(z: Any) -> Any:
+    """The finaliser, on one word or on an array of them."""
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _MASK
     return z ^ (z >> 31)

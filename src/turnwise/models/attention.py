@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 NAME = "turnwise"
+"""What transformers knows our attention by."""
 
 
 class UnsupportedAttentionError(Exception):
@@ -43,6 +44,7 @@ class Packed:
         rows: (T,) index of each packed token in the (S · L) padded grid.
         n: Number of sequences S.
         longest: Length L of the longest sequence.
+        calls: Attention layers that have run under the plan.
     """
 
     rows: Tensor
@@ -95,10 +97,13 @@ class Cached:
     """New tokens of sessions attend to each session's cache, which they extend first.
 
     Attributes:
-        keys, values: per layer (slots, G, capacity, D), written in place.
-        slot, position: (T,) where each new token's key and value are stored.
+        keys: Per layer (slots, G, capacity, D), written in place.
+        values: Likewise.
+        slot: (T,) row of the cache where each new token's key and value are stored.
+        position: (T,) their place in that row.
         grids: Sessions by number of new tokens: those that sample have one each and would be padded to the longest
             observation that another session is reading.
+        calls: Attention layers that have run under the plan.
     """
 
     keys: list[Tensor]

@@ -22,6 +22,7 @@ from turnwise.models.attention import Cached, Grid
 from turnwise.models.policy import Policy
 
 Ints = NDArray[np.int64]
+"""int64 array."""
 
 
 @dataclass(frozen=True, slots=True)

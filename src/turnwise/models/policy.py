@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,6 +30,8 @@ from turnwise.models.distribution import Sampling, entropy, log_probs
 from turnwise.text import Renderer
 
 VALUE_HEAD = "value_head.safetensors"
+"""File beside the model's own that holds the value head."""
+
 log = logging.getLogger(__name__)
 
 
@@ -120,9 +122,10 @@ class Policy:
         try:
             base = _base_of(folder) if adapter else path
             with _quiet():
-                model = AutoModelForCausalLM.from_pretrained(
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
                     base, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
-                ).to(device)
+                )
+                model = loaded.to(device)
         except (OSError, ValueError) as error:
             kind = "folder" if folder.exists() else "folder or hub id"
             raise TurnwiseError(
@@ -170,9 +173,10 @@ class Policy:
         """Start a value head at zero, unless there is one."""
         if self.value_head is None:
             # Without an initialisation of its own, which would draw from the global random state.
-            self.value_head = nn.utils.skip_init(nn.Linear, self.hidden_size, 1, device=self.device)
-            nn.init.zeros_(self.value_head.weight)
-            nn.init.zeros_(self.value_head.bias)
+            head = cast("nn.Linear", nn.utils.skip_init(nn.Linear, self.hidden_size, 1, device=self.device))
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+            self.value_head = head
 
     def reference(self) -> Policy:
         """A frozen copy to measure KL against. With LoRA it is the same weights with the adapter switched off.

@@ -9,9 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from turnwise.testing.engines import check_engine
     from turnwise.testing.envs import CountEnv, EchoEnv, HugeTextEnv, NaNRewardEnv, RaisingEnv, SleepyEnv, check_env
     from turnwise.testing.episodes import build_dialogue, build_episode, ragged_episodes
     from turnwise.testing.errors import CheckFailed
+    from turnwise.testing.learners import check_learner
     from turnwise.testing.measures import FixedMeasure, check_measure
     from turnwise.testing.objectives import check_objective, example_batch
     from turnwise.testing.rewards import ConstantReward, LengthReward, check_reward
@@ -31,7 +33,9 @@ _HOME = {
     "SleepyEnv": "envs",
     "build_dialogue": "episodes",
     "build_episode": "episodes",
+    "check_engine": "engines",
     "check_env": "envs",
+    "check_learner": "learners",
     "check_measure": "measures",
     "check_objective": "objectives",
     "check_reward": "rewards",
@@ -55,7 +59,9 @@ __all__ = [
     "SleepyEnv",
     "build_dialogue",
     "build_episode",
+    "check_engine",
     "check_env",
+    "check_learner",
     "check_measure",
     "check_objective",
     "check_reward",
