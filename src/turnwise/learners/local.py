@@ -8,6 +8,8 @@ What this file leaves out: every algorithm. It does not know what an advantage i
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Literal
 
@@ -32,11 +34,17 @@ class LocalLearner:
         policy: Whose weights move.
         lr: Peak learning rate.
         schedule: ``linear`` to zero over the run, or ``constant``.
-        warmup: Share of the run during which the rate rises linearly from zero.
+        warmup: Share of the run during which the rate rises linearly from zero to its peak.
         betas, eps, weight_decay: AdamW's. The small default β₂ and large ε suit returns whose scale drifts.
         max_grad_norm: Clip the global gradient norm to this; 0 leaves it.
         max_tokens: Tokens per micro-batch.
         reference: Frozen policy that a KL penalty is measured against.
+
+    Attributes:
+        version: Number of updates so far.
+
+    Raises:
+        LearnerError: nothing to train, or a warm-up that leaves nothing of the run.
     """
 
     def __init__(
@@ -61,21 +69,37 @@ class LocalLearner:
         self.warmup = warmup
         self.max_grad_norm = max_grad_norm
         self.max_tokens = max_tokens
+        if not 0 <= warmup < 1:
+            raise LearnerError(f"warmup={warmup} is a share of the run; it lies in [0, 1)")
         self._parameters = policy.parameters()
+        if not self._parameters:
+            raise LearnerError(f"{type(policy.model).__name__} has no trainable parameter; all of them are frozen")
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(), lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, foreach=True
         )
 
     def anneal(self, progress: float) -> None:
         """Set the learning rate for `progress` in [0, 1] of the run."""
-        scale = 1.0 if self.schedule == "constant" else 1.0 - progress
         if progress < self.warmup:
             scale = progress / self.warmup
+        elif self.schedule == "constant":
+            scale = 1.0
+        else:
+            scale = (1.0 - progress) / (1.0 - self.warmup)
         for group in self._optimizer.param_groups:
             group["lr"] = self.lr * scale
 
     def gradient(self, batch: Batch, objective: Objective) -> Metrics:
-        """Leave the gradient of the summed objective in the parameters, without a step."""
+        """Leave the gradient of the summed objective in the parameters, without a step.
+
+        Raises:
+            LearnerError: the policy samples greedily, which no gradient can change.
+        """
+        if self.policy.sampling.temperature == 0:
+            raise LearnerError(
+                "a greedy policy has no gradient: at temperature 0 every log-probability is 0 or -inf. Train at "
+                "temperature 1 and evaluate greedily"
+            )
         self._optimizer.zero_grad(set_to_none=True)
         parts: list[Metrics] = []
         for indices in batch.micro_batches(self.max_tokens):
@@ -92,16 +116,17 @@ class LocalLearner:
         """One optimizer step on the sum of the objective over the batch.
 
         Raises:
-            LearnerError: the gradient is not finite; the weights are as they were.
+            LearnerError: the loss or its gradient is not finite, or the policy is greedy; the weights are as they were.
         """
         metrics = dict(self.gradient(batch, objective))
         limit = self.max_grad_norm or torch.inf
         norm = torch.nn.utils.clip_grad_norm_(list(self._parameters.values()), limit, foreach=True)
-        if not bool(torch.isfinite(norm)):
+        loss = metrics["loss"][0] if metrics else 0.0
+        if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
             self._optimizer.zero_grad(set_to_none=True)
             raise LearnerError(
-                f"update {self.version + 1} has a gradient that is not finite (loss {metrics['loss'][0]:.4g}); the weights "
-                "were left as they were. Lower the learning rate or the reward scale, or look for NaN rewards"
+                f"update {self.version + 1} has loss {loss:.4g} and a gradient of norm {float(norm):.4g}; the weights were "
+                "left as they were. Lower the learning rate or the reward scale, or look for NaN rewards"
             )
         self._optimizer.step()
         self.version += 1
@@ -125,7 +150,10 @@ class LocalLearner:
         return evaluate(self.reference, batch, self.max_tokens)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything that a resumed run needs: weights and optimizer moments by name, counters as plain data."""
+        """Everything that a resumed run needs: weights and optimizer moments by name, counters as plain data.
+
+        The tensors are those in use, not copies: write or clone them before the next update.
+        """
         tensors = {f"weight.{name}": p.detach() for name, p in self._parameters.items()}
         for name, parameter in self._parameters.items():
             for key, value in self._optimizer.state.get(parameter, {}).items():
@@ -138,23 +166,31 @@ class LocalLearner:
         Raises:
             LearnerError: the state belongs to a model with other parameters.
         """
-        mine = {f"weight.{name}" for name in self._parameters}
-        theirs = {name for name in tensors if name.startswith("weight.")}
-        if mine != theirs:
-            odd = sorted(mine ^ theirs)[0].removeprefix("weight.")
+        weights = {name.removeprefix("weight."): t for name, t in tensors.items() if name.startswith("weight.")}
+        names = self._parameters.keys() | weights.keys()
+        odd = sorted(name for name in names if _shape(self._parameters, name) != _shape(weights, name))
+        if odd:
             raise LearnerError(
-                f"the checkpoint belongs to another model: {len(mine ^ theirs)} parameters differ, first {odd!r}. "
+                f"the checkpoint belongs to another model: {len(odd)} of {len(names)} parameters differ, first {odd[0]!r} "
+                f"with shape {_shape(weights, odd[0])} there and {_shape(self._parameters, odd[0])} here. "
                 "Resume with the settings the run was started with"
             )
+        moments: dict[str, dict[str, Tensor]] = {name: {} for name in self._parameters}
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, key, parameter = name.split(".", 2)
+                # Adam counts its steps on the CPU, wherever the weights are.
+                device = "cpu" if key == "step" else self._parameters[parameter].device
+                moments[parameter][key] = tensor.to(device, copy=True)
         with torch.no_grad():
             for name, parameter in self._parameters.items():
-                parameter.copy_(tensors[f"weight.{name}"])
-                self._optimizer.state[parameter] = {
-                    key.split(".", 2)[1]: value.clone()
-                    for key, value in tensors.items()
-                    if key.startswith("optimizer.") and key.split(".", 2)[2] == name
-                }
+                parameter.copy_(weights[name])
+                self._optimizer.state[parameter] = moments[name]
         self.version = int(info["version"])
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(tensors[name].shape) if name in tensors else None
 
 
 @torch.no_grad()
