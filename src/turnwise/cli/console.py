@@ -16,6 +16,14 @@ CHATTY = ("transformers", "peft", "huggingface_hub", "torch", "httpx", "filelock
 """Libraries whose loggers say nothing below an error, because their warnings are about their own concerns."""
 
 
+class PipedConsole(Console):
+    """A console that leaves a closed pipe to its caller, instead of ending the process with an error."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the entry point decide."""
+        raise BrokenPipeError
+
+
 def output() -> Console:
     """Standard output."""
     return _console(stderr=False)
@@ -30,7 +38,7 @@ def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     # A pipe has no width: cutting its lines would break paths and commands that people copy or search for.
     width = None if stream.isatty() or "COLUMNS" in os.environ else 100
-    return Console(stderr=stderr, highlight=False, width=width, emoji=False, markup=False)
+    return PipedConsole(stderr=stderr, highlight=False, width=width, emoji=False, markup=False)
 
 
 def say(console: Console, *parts: str | Text) -> None:

@@ -114,8 +114,8 @@ def _resume(path: Path, named: str | None, arguments: Sequence[str]) -> int:
 def _train(training: Training, algorithm: str, out: Path, *, quiet: bool, resume: bool = False) -> int:
     from turnwise.cli.console import messages
     from turnwise.cli.hub import offline_if_unreachable
-    from turnwise.cli.report import write
     from turnwise.cli.summaries import after, before
+    from turnwise.recipes.report import report
     from turnwise.recipes.training import run
 
     offline_if_unreachable(training.model.model)
@@ -126,7 +126,7 @@ def _train(training: Training, algorithm: str, out: Path, *, quiet: bool, resume
             console.print(before(training, algorithm, policy, world, out))
 
     run(training, out, resume=resume, progress=not quiet, on_start=announce)
-    after(out, write(out))
+    after(out, report(out))
     return 0
 
 

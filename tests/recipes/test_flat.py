@@ -1,0 +1,81 @@
+"""Flat settings: (1) every field of every part has one name and a text, (2) flat and nested are the same information,
+(3) values from a file are checked by type, (4) nonsense is refused with the field, the value and a remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from turnwise import algorithms
+from turnwise.algorithms import NAMES
+from turnwise.errors import TurnwiseError
+from turnwise.recipes.flat import PARTS, assemble, flatten, read_value, settings
+from turnwise.recipes.rules import RULES
+from turnwise.recipes.settings import Training, World
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_field_has_one_name_and_a_text(name: str) -> None:
+    kind = getattr(algorithms, NAMES[name])
+    found = settings(kind)
+    fields = {(part, f.name) for part, owner in PARTS.items() if part for f in dataclasses.fields(owner)}
+    fields |= {("algorithm", f.name) for f in dataclasses.fields(kind)}
+    fields |= {("", f) for f in ("steps", "seed", "save_every", "record", "threads")}
+    assert {(s.part, s.field) for s in found.values()} == fields
+    assert len(found) == len(fields)
+    assert all(s.help.endswith(".") for s in found.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_flat_and_nested_say_the_same(name: str) -> None:
+    kind = getattr(algorithms, NAMES[name])
+    changed = {"env": "guess", "max_tokens": 3, "micro_batch_tokens": 77, "lr": 0.5, "warm_start_lr": 0.25, "steps": 4}
+    training = assemble(kind, changed)
+    assert training.world == World("guess", max_tokens=3)
+    assert (training.optimiser.max_tokens, training.optimiser.lr, training.warm_start.lr) == (77, 0.5, 0.25)
+    assert training.algorithm == kind()
+    assert assemble(kind, flatten(training)) == training
+    assert Training.from_config(training.to_config()) == training
+
+
+@given(st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.lists(st.integers())))
+def test_a_value_from_a_file_has_the_type_of_its_setting_or_is_refused(value: Any) -> None:
+    known = settings()
+    for name, fits in {
+        "steps": type(value) is int,
+        "temperature": type(value) in (int, float),
+        "compact": type(value) is bool,
+        "env": type(value) is str,
+        "on_length": value in ("truncate", "act"),
+    }.items():
+        if fits:
+            assert read_value(known[name], value, "file") == value
+        else:
+            with pytest.raises(TurnwiseError, match=name):
+                read_value(known[name], value, "file")
+
+
+NONSENSE = {
+    "env": "", "memory": -2, "max_tokens": 0, "max_turns": -1, "slots": 0, "deadline": 0.0, "on_length": "wait",
+    "where": "cloud", "model": "", "lora": -1, "temperature": 0.0, "top_p": 0.0, "dtype": "int8", "template": "mine",
+    "demonstrations": -1, "skill": 1.5, "warm_start_epochs": 0, "warm_start_lr": 0.0, "lr": -1.0, "warmup": 2.0,
+    "max_grad_norm": -1.0, "micro_batch_tokens": 0, "schedule": "cosine", "steps": 0, "seed": -1, "save_every": 0,
+    "record": -2, "threads": -1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_nonsense_is_refused(name: str) -> None:
+    field = settings()[name].field
+    with pytest.raises(TurnwiseError, match=rf"{field}=.*: \w+"):
+        assemble(algorithms.PPO, {name: NONSENSE[name]})
+
+
+def test_every_rule_has_a_case() -> None:
+    homes = {part.__name__: name for name, part in PARTS.items()}
+    ruled = {(homes[kind], field) for kind, rules in RULES.items() for field in rules}
+    assert ruled <= {(settings()[name].part, settings()[name].field) for name in NONSENSE}
