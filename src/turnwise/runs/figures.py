@@ -33,6 +33,7 @@ STYLE = """
 .chart .axis{stroke:var(--axis,#b9b7ae);stroke-width:1}
 .chart .line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}
 .chart .raw{fill:none;stroke-width:1;opacity:.5;stroke-linejoin:round}
+.chart .dense{opacity:.22}
 .chart .band{opacity:.16;stroke:none}
 .chart .s0{stroke:var(--s0,#2a78d6)}.chart .s1{stroke:var(--s1,#d9541e)}
 .chart .s2{stroke:var(--s2,#13865f)}.chart .s3{stroke:var(--s3,#7a5bd0)}
@@ -56,6 +57,7 @@ _BOUNDS = ("mean", "low", "high")
 _Scale = Callable[[float], float]
 
 _POINTS = 600
+_DENSE = 250
 _HITS = 100
 _MARGIN = (26.0, 12.0, 32.0, 48.0)  # top, right, bottom, left
 
@@ -129,7 +131,7 @@ def line_chart(
     x_ticks = [t for t in nice_ticks(x_low, x_high, 5) if x_low <= t <= x_high] or [x_low]
     whole = bool(np.all(finite_x == np.round(finite_x)))
     x_ticks = [t for t in x_ticks if not whole or t == round(t)] or [x_low]
-    if whole and x_ticks[0] - x_low > 0.1 * (x_high - x_low):
+    if whole and x_high < 10_000 and x_ticks[0] - x_low > 0.1 * (x_high - x_low):
         x_ticks.insert(0, x_low)
 
     top, right, bottom, left = _MARGIN
@@ -157,7 +159,7 @@ def line_chart(
     for i, (x, y) in enumerate(arrays):
         smoothed = moving_mean(y, smooth)
         if smooth > 1:
-            parts.append(f'<path class="raw s{i}" d="{_path(x, y, px, py)}"/>')
+            parts.append(f'<path class="raw{" dense" if len(y) > _DENSE else ""} s{i}" d="{_path(x, y, px, py)}"/>')
         parts.append(f'<path class="line s{i}" d="{_path(x, smoothed, px, py)}"/>')
         if np.isfinite(y).sum() == 1:
             at = int(np.flatnonzero(np.isfinite(y))[0])

@@ -220,7 +220,10 @@ def _by_source(names: Mapping[str, Any]) -> list[Panel]:
     sources = _sources(names)
     if len(sources) < 2:
         return []
-    return [Panel(name.split("/")[1][:40], {name: ""}, "part of the return from this source") for name in sources]
+    return [
+        Panel(name[len("rewards/") : -len("/mean")][:40], {name: ""}, "part of the return from this source")
+        for name in sources
+    ]
 
 
 def _chart(rows: Rows, panel: Panel, smooth: int) -> Markup | None:

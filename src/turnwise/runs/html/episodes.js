@@ -98,9 +98,10 @@
     const episode = chosen();
     const has = (name) => episode.turns.some((turn) => name in turn.streams);
     const [valued, credited] = [has("value"), has("advantage")];
-    place("turns").style.setProperty("--columns", `${valued ? "3.2rem" : ""} ${credited ? "5.4rem" : ""}`);
+    place("turns").classList.toggle("valued", valued);
+    place("turns").classList.toggle("credited", credited);
     const head = make("div", "listhead", make("span", "", "turn"), make("span", "", "action"), make("span", "", "reward"),
-      valued ? make("span", "", "value") : null, credited ? make("span", "centre", "advantage") : null);
+      valued ? make("span", "value", "value") : null, credited ? make("span", "centre", "advantage") : null);
     const rows = make("ol");
     let before = 0;
     episode.turns.forEach((turn, i) => {
@@ -111,7 +112,7 @@
         "row", () => go({ turn: i }),
         make("span", "n", String(turn.t)), make("span", "act mono", turn.act || "(empty)"),
         make("span", `pay ${tone(turn.reward)}`, turn.reward === 0 ? "0" : signed(turn.reward)),
-        valued ? make("span", "pay zero", number(turn.streams.value)) : null,
+        valued ? make("span", "pay zero value", number(turn.streams.value)) : null,
         credited ? diverging(advantage ?? 0, scale("advantage")) : null,
       );
       if (advantage !== undefined) row.title = `advantage ${signed(advantage)}`;
