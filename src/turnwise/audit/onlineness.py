@@ -9,8 +9,8 @@ from turnwise.audit.evidence import Evidence, Iteration, Level
 from turnwise.audit.measure import Measurement, NotMeasurable, ratio_interval, share_interval
 from turnwise.episode import Episode, Source
 
-OWN_SHARE = "online/own_share"
-VERSION_LAG = "online/version_lag"
+_OWN_SHARE = "online/own_share"
+_VERSION_LAG = "online/version_lag"
 
 
 def own_share(evidence: Evidence) -> Measurement | NotMeasurable:
@@ -20,7 +20,7 @@ def own_share(evidence: Evidence) -> Measurement | NotMeasurable:
     on-policy; supervised learning from others is 0; an engine that lags behind the learner lies in between.
     Needs L2, except where the policy never acted.
     """
-    missing = _missing(OWN_SHARE, evidence)
+    missing = _missing(_OWN_SHARE, evidence)
     if missing:
         return missing
     pairs = [(iteration, episode) for iteration in evidence.iterations for episode in iteration.trained]
@@ -28,7 +28,7 @@ def own_share(evidence: Evidence) -> Measurement | NotMeasurable:
     own = np.array([_own_tokens(episode, iteration.version) for iteration, episode in pairs], dtype=np.float64)
     share = float(own.sum() / tokens.sum())
     how = f"{int(own.sum()):,} of {int(tokens.sum()):,} action tokens in {len(evidence.iterations)} updates; Wilson interval"
-    return Measurement(OWN_SHARE, share, share_interval(share, tokens), len(pairs), how)
+    return Measurement(_OWN_SHARE, share, share_interval(share, tokens), len(pairs), how)
 
 
 def version_lag(evidence: Evidence) -> Measurement | NotMeasurable:
@@ -37,7 +37,7 @@ def version_lag(evidence: Evidence) -> Measurement | NotMeasurable:
     Mean of (version the update began from − version that sampled) over the policy's action tokens, in optimizer steps,
     before the first step of each update. 0 is synchronous. Needs L2.
     """
-    missing = _missing(VERSION_LAG, evidence)
+    missing = _missing(_VERSION_LAG, evidence)
     if missing:
         return missing
     pairs = [
@@ -47,14 +47,14 @@ def version_lag(evidence: Evidence) -> Measurement | NotMeasurable:
         if episode.source is Source.POLICY and iteration.version is not None
     ]
     if not pairs:
-        return NotMeasurable(VERSION_LAG, Level.L2, "the policy never acted, so nothing it did has an age")
+        return NotMeasurable(_VERSION_LAG, Level.L2, "the policy never acted, so nothing it did has an age")
     counts = [float(episode.n_action_tokens) for _, episode in pairs]
     lags = [
         float(sum((version - turn.version) * len(turn.act) for turn in episode.turns)) for version, episode in pairs
     ]
     value = sum(lags) / sum(counts)
     how = f"{int(sum(counts)):,} action tokens of the policy in {len(evidence.iterations)} updates; linearised ratio"
-    return Measurement(VERSION_LAG, value, ratio_interval(lags, counts), len(pairs), how)
+    return Measurement(_VERSION_LAG, value, ratio_interval(lags, counts), len(pairs), how)
 
 
 def own_share_controls() -> list[Control]:

@@ -9,8 +9,8 @@ from turnwise.audit.evidence import Evidence, Iteration, Level
 from turnwise.audit.measure import Measurement, NotMeasurable, ratio_interval, share_interval
 from turnwise.episode import Episode
 
-DENSITY = "reward/density"
-DELAY = "reward/delay"
+_DENSITY = "reward/density"
+_DELAY = "reward/delay"
 
 
 def reward_density(evidence: Evidence) -> Measurement | NotMeasurable:
@@ -20,12 +20,12 @@ def reward_density(evidence: Evidence) -> Measurement | NotMeasurable:
     """
     scored = [rewards for episode in evidence.episodes if len(rewards := _scored(episode))]
     if not scored:
-        return NotMeasurable(DENSITY, Level.L1, "there is no turn with a reward")
+        return NotMeasurable(_DENSITY, Level.L1, "there is no turn with a reward")
     counts = np.array([len(rewards) for rewards in scored], dtype=np.float64)
     paid = sum(int((rewards != 0).sum()) for rewards in scored)
     share = paid / float(counts.sum())
     how = f"{paid:,} of {int(counts.sum()):,} scored turns; Wilson interval"
-    return Measurement(DENSITY, share, share_interval(share, counts), len(scored), how)
+    return Measurement(_DENSITY, share, share_interval(share, counts), len(scored), how)
 
 
 def reward_delay(evidence: Evidence) -> Measurement | NotMeasurable:
@@ -35,10 +35,10 @@ def reward_delay(evidence: Evidence) -> Measurement | NotMeasurable:
     """
     waits = [wait for episode in evidence.episodes if (wait := _waits(episode.rewards))]
     if not waits:
-        return NotMeasurable(DELAY, Level.L1, "no turn was paid anything")
+        return NotMeasurable(_DELAY, Level.L1, "no turn was paid anything")
     sums, counts = [float(sum(wait)) for wait in waits], [float(len(wait)) for wait in waits]
     how = f"{int(sum(counts)):,} actions that were followed by a payment; linearised ratio"
-    return Measurement(DELAY, sum(sums) / sum(counts), ratio_interval(sums, counts), len(waits), how)
+    return Measurement(_DELAY, sum(sums) / sum(counts), ratio_interval(sums, counts), len(waits), how)
 
 
 def density_controls() -> list[Control]:
