@@ -221,11 +221,13 @@ def evaluation(success: float) -> Evaluation:
 def test_a_stored_evaluation_goes_before_the_record(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     with RunFolder.open(run) as folder:
-        folder.write_evaluation({"after": evaluation(0.875), "before": evaluation(0.25)})
+        figures = {"after": evaluation(0.875), "before": evaluation(0.25)}
+        folder.write_evaluation({"seeds": "held-out", "greedy": True, "optimal_return": 9.5, "evaluation": figures})
     page, _ = read(write_report(run))
     assert re.search(r'class="from">25 %</span>.*?→</span> 88 %', page, re.DOTALL)
     assert "88 % [78 %, 98 %] n=256" in page
-    assert "held-out" in page
+    assert "From evaluation on held-out tasks, most likely tokens (eval.json)." in page
+    assert "Dashed: the optimum, 9.50." in page
 
 
 def test_a_single_evaluation_is_compared_with_the_first_record(tmp_path: Path) -> None:

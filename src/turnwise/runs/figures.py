@@ -210,7 +210,7 @@ def dot_interval_chart(
     left = min(width * 0.45, 16 + 6.8 * max(len(name) for name, _ in shown))
     right = 18 + 6.2 * max(map(len, told))
     plot = max(60.0, width - left - right)
-    ticks = nice_ticks(low, high, max(2, min(6, int(plot / 48))), pad=True)
+    ticks = nice_ticks(low, high, max(1, min(6, int(plot / 56))), pad=True)
     start, stop = min(ticks[0], low), max(ticks[-1], high)
     step, top = 26.0, 32.0
     floor = top + step * len(shown) - 6

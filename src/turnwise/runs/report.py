@@ -15,7 +15,7 @@ from markupsafe import Markup
 from turnwise.runs import report_episodes
 from turnwise.runs.figures import SERIES, Line, clean, dot_interval_chart, line_chart
 from turnwise.runs.folder import RunFolder
-from turnwise.runs.numbers import estimate_text, number
+from turnwise.runs.numbers import number
 from turnwise.runs.page import render, save, table
 from turnwise.runs.report_data import Result, Rows, RunData, Setting, cost, figure, gather, settings
 
@@ -121,7 +121,7 @@ def write_report(run: str | Path, out: str | Path | None = None, *, defaults: Ma
         finished=data.finished,
         facts=_facts(data),
         notes=list(dict.fromkeys(notes)),
-        results=[_tile(result) for result in data.results],
+        results=[_tile(result, data.optimum if result.name == "Return" else None) for result in data.results],
         results_from=data.results_from,
         groups=list(_charts(data.metrics, smooth)),
         smooth=smooth,
@@ -168,18 +168,17 @@ def _facts(data: RunData) -> list[tuple[str, str]]:
     return [(name, value) for name, value in known if value]
 
 
-def _tile(result: Result) -> dict[str, Any]:
+def _tile(result: Result, optimum: float | None) -> dict[str, Any]:
     share = result.unit == "share"
-    low = min((e.low for _, e in result.rows if e.low == e.low), default=0.0)
     spans = (0.0, 1.0) if share else None
     return {
         "name": result.name,
         "before": None if result.before is None else number(result.before.mean, share=share, trim=False),
         "after": None if result.after is None else number(result.after.mean, share=share, trim=False),
-        "words": [(when, estimate_text(estimate, share=share)) for when, estimate in result.rows],
+        "optimum": None if optimum is None else number(optimum),
         "chart": dot_interval_chart(
             result.rows, title=result.name, unit=result.unit, width=380, x_range=spans,
-            reference=0.0 if low < 0 and not share else None,
+            reference=optimum,
         ),
     }  # fmt: skip
 

@@ -72,6 +72,7 @@ class RunData:
         about: Content of ``config.json``.
         metrics: Of the algorithm, by iteration.
         warm: Of the warm start, by iteration; empty where there was none.
+        optimum: Return of the best policy there is, if the evaluation knows it.
         results: Before and after.
         results_from: Where they come from, in words.
         status: In words.
@@ -85,6 +86,7 @@ class RunData:
     warm: Rows
     status: str
     finished: bool
+    optimum: float | None = None
     results: list[Result] = field(default_factory=list)
     results_from: str = ""
     notes: list[str] = field(default_factory=list)
@@ -118,6 +120,7 @@ def gather(run: RunFolder) -> RunData:
     if not run.recorded():
         kept = " (the run was told to keep none)" if data.training.get("record") == 0 else ""
         notes.append(f"There are no recorded episodes{kept}.")
+    data.optimum = _optimum(run.evaluation)
     data.results, data.results_from = _results(run, data, notes)
     return data
 
@@ -212,15 +215,15 @@ def _results(run: RunFolder, data: RunData, notes: list[str]) -> tuple[list[Resu
     stored = _evaluations(run.evaluation, notes)
     recorded = run.recorded()
     if stored:
-        where = "evaluation on held-out tasks (eval.json)"
+        where = _conditions(run.evaluation)
         before = next((name for name, _ in stored if "before" in name.lower()), None)
         after = next((name for name, _ in reversed(stored) if "after" in name.lower()), None)
         if before is None and len(stored) == 1:
             after = stored[0][0]
             first = _recorded(run, recorded)
             if first is not None:
-                before = f"{first[0]} (recorded)"
-                stored.insert(0, (before, first[1]))
+                before = first[0]
+                stored.insert(0, first)
                 where += "; the figure from before training is that of the first iteration's recorded episodes"
         return _by_figure(stored, before, after), where
     found = [entry for entry in (_recorded(run, recorded), _recorded(run, recorded[::-1])) if entry is not None]
@@ -230,6 +233,23 @@ def _results(run: RunFolder, data: RunData, notes: list[str]) -> tuple[list[Resu
         found.pop()
     where = "recorded episodes of the first and the last iteration, on training tasks; not an evaluation"
     return _by_figure(found, found[0][0], found[-1][0] if len(found) > 1 else None), where
+
+
+def _conditions(path: Path) -> str:
+    """How the stored evaluation was made, as far as it says so."""
+    about = _mapping(json.loads(path.read_text(encoding="utf-8")))
+    tasks = f" on {shorten(about['seeds'], 40)} tasks" if isinstance(about.get("seeds"), str) else ""
+    return f"evaluation{tasks}{', most likely tokens' if about.get('greedy') is True else ''} (eval.json)"
+
+
+def _optimum(path: Path) -> float | None:
+    """The return of the best policy there is, if the stored evaluation knows it."""
+    try:
+        best = figure(_mapping(json.loads(path.read_text(encoding="utf-8"))), "optimal_return")
+    except (ValueError, OSError):
+        # There is no evaluation, or a damaged one, which has its note already.
+        return None
+    return best if math.isfinite(best) else None
 
 
 def _recorded(run: RunFolder, order: Sequence[int]) -> tuple[str, dict[str, Estimate]] | None:
