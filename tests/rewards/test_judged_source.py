@@ -103,4 +103,4 @@ def test_stored_episodes_can_be_judged_too() -> None:
 
 def test_a_table_that_cannot_work_is_refused_at_once() -> None:
     with pytest.raises(RewardError, match="no rewards"):
-        Judged(Logged([]), {})
+        Judged(collector(policy()), {})

@@ -78,9 +78,9 @@ def test_reading_inverts_rendering(
     renderer = Renderer(make(), template=template, system=system)
     (episode,) = episodes_of([DIALOGUE], Act(renderer), Memory(turns))  # type: ignore[arg-type]
     read = Reader(renderer).transcript(episode)
-    assert [text.strip() for text in read.observations] == list(DIALOGUE.observations)
+    assert read.observations == DIALOGUE.observations
     assert read.actions == DIALOGUE.actions
-    assert read.last_obs.strip() == DIALOGUE.last_obs
+    assert read.last_obs == DIALOGUE.last_obs
     assert (read.rewards, read.seed, read.goal, read.truncated) == (DIALOGUE.rewards, 4, "get out", True)
 
 
@@ -100,7 +100,7 @@ def test_an_action_that_was_cut_off_does_not_leak_into_the_next_observation(toke
     closed = type(second)(renderer.following("now it is light", Stop.LENGTH), second.act, second.logp, 0.0)
     episode = type(episode)("g", (cut, closed), True, False, np.zeros(0, np.int32))
     reader = Reader(renderer)
-    assert reader.observation(episode, 1).strip() == "now it is light"
+    assert reader.observation(episode, 1) == "now it is light"
     assert reader.action(episode, 0) == "go 3"
 
 
