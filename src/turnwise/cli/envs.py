@@ -129,10 +129,22 @@ def _options(found: EnvSpec) -> str:
     if not options:
         return "none"
     example = next(iter(options))
+    more = ", …" if _takes_more(found) else ""
     listed = ", ".join(
         name if default is inspect.Parameter.empty else f"{name}={default}" for name, default in options.items()
     )
-    return f"{listed}\nwritten as {found.id.partition('?')[0]}?{example}=VALUE, several joined by &"
+    return f"{listed}{more}\nwritten as {found.id.partition('?')[0]}?{example}=VALUE, several joined by &"
+
+
+def _takes_more(found: EnvSpec) -> bool:
+    """Options go further, to something whose own cannot be listed."""
+    factory = found.make.func if isinstance(found.make, partial) else found.make
+    if inner_parameters(found.id.partition("?")[0]):
+        return False
+    # A factory that was made by @env is an object, and lists its options itself.
+    if not inspect.isfunction(factory):
+        return False
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(factory).parameters.values())
 
 
 def option_defaults(found: EnvSpec) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def before(training: Training, algorithm: str, policy: Any, world: EnvSpec, out:
     if warm.demonstrations:
         rows.append(("warm start", f"{warm.demonstrations} demonstrations of skill {warm.skill}"))
     rows += [
-        ("algorithm", f"{algorithm}, {training.steps} iterations of {per_iteration} episodes, seed {training.seed}"),
+        ("algorithm", f"{algorithm}, {_iterations(training.steps)} of {per_iteration} episodes, seed {training.seed}"),
         ("folder", str(out)),
         ("settings", differences(training)),
     ]
@@ -52,6 +52,10 @@ def before(training: Training, algorithm: str, policy: Any, world: EnvSpec, out:
         (f"turnwise {__version__}", "bold"), f"  training {model.model} in {world.id} with {algorithm}"
     )
     return Group(head, pairs(rows))
+
+
+def _iterations(n: int) -> str:
+    return "1 iteration" if n == 1 else f"{n} iterations"
 
 
 def differences(training: Training) -> str:

@@ -42,7 +42,7 @@ class Recipe:
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe("demo", "a model learns an errand turn by turn, beside methods that credit whole episodes", 5),
+        Recipe("demo", "several ways to go on from one start model; they differ in how far back a reward reaches", 5),
     )
 }
 """Name -> recipe."""

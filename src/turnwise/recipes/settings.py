@@ -119,6 +119,10 @@ class Training:
 
     Attributes:
         algorithm: One of `turnwise.algorithms`, with its hyperparameters.
+        world: The environment and how the policy lives in it.
+        model: The language model.
+        warm_start: Supervised fine-tuning before the algorithm.
+        optimiser: What moves the weights.
         steps: Iterations.
         seed: Seed of everything: weights, tasks, sampling, minibatches.
         save_every: Iterations between checkpoints.
