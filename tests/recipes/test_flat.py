@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from turnwise import algorithms
 from turnwise.algorithms import NAMES
 from turnwise.errors import TurnwiseError
+from turnwise.recipes.api import train
 from turnwise.recipes.flat import PARTS, assemble, flatten, read_value, settings
 from turnwise.recipes.rules import RULES
 from turnwise.recipes.settings import Training, World
+from turnwise.recipes.training import load
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,3 +82,13 @@ def test_every_rule_has_a_case() -> None:
     homes = {part.__name__: name for name, part in PARTS.items()}
     ruled = {(homes[kind], field) for kind, rules in RULES.items() for field in rules}
     assert ruled <= {(settings()[name].part, settings()[name].field) for name in NONSENSE}
+
+
+def test_a_resumed_run_takes_no_other_settings(tmp_path: Path) -> None:
+    world = {"memory": 0, "max_tokens": 3, "threads": 1, "progress": False, "out": tmp_path / "run"}
+    reinforce = algorithms.Reinforce(groups=1, group_size=2)
+    train("errand?max_turns=2", reinforce, steps=1, **world)
+    with pytest.raises(TurnwiseError, match="only steps may be raised"):
+        train("errand?max_turns=2", algorithms.Reinforce(groups=1, group_size=3), steps=1, resume=True, **world)
+    trained = train("errand?max_turns=2", reinforce, steps=2, resume=True, **world)
+    assert load(trained.folder).training.steps == 2

@@ -13,12 +13,12 @@ from turnwise.cli.parsing import Flag, parse
 from turnwise.envs.errors import NotOffered
 from turnwise.envs.registry import EnvSpec, ids, make, spec
 
-OWN = (
+_OWN = (
     Flag("name", str, "", "Show one: an id with options, or file.py:name.", metavar="NAME", positional=True),
     Flag("seed", int, 0, "Seed of the example observation."),
 )
 
-DESCRIPTION = "List the environments, or show one: what it says, what can be said to it, and its options."
+_DESCRIPTION = "List the environments, or show one: what it says, what can be said to it, and its options."
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         TurnwiseError: no such environment or option.
     """
-    values = parse("envs", DESCRIPTION, {"": OWN}, arguments)
+    values = parse("envs", _DESCRIPTION, {"": _OWN}, arguments)
     if values["name"]:
         _show(values["name"], values["seed"])
     else:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from turnwise.envs.registry import EnvSpec
     from turnwise.runs import Estimate, Evaluation
 
-OWN = (
+_OWN = (
     Flag("run", str, "", "Run folder.", metavar="RUN", positional=True),
     Flag("model", str, "", "Another model to act, a folder or an id.", hint="the run's", metavar="FOLDER"),
     Flag("env", str, "", "Another environment to act in.", hint="the run's", metavar="ENV"),
@@ -27,7 +27,7 @@ OWN = (
     Flag("quiet", bool, False, "No progress bar."),
 )
 
-DESCRIPTION = "Evaluate a trained model on tasks that no run trains on."
+_DESCRIPTION = "Evaluate a trained model on tasks that no run trains on."
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         TurnwiseError: anything the user can mend.
     """
-    values = parse("eval", DESCRIPTION, {"": OWN, "acting": FLAGS}, arguments)
+    values = parse("eval", _DESCRIPTION, {"": _OWN, "acting": FLAGS}, arguments)
     if values["episodes"] < 1:
         raise TurnwiseError(f"--episodes {values['episodes']} leaves nothing to evaluate; use at least 1")
     actor = resolve(values["run"], values["model"], values["env"], values)

@@ -31,7 +31,7 @@ COMMANDS = {
 }
 """Command -> (usage, summary, module of this package)."""
 
-EXAMPLES = (
+_EXAMPLES = (
     ("turnwise recipe demo", "the quickest way to see it learn"),
     ("turnwise play errand", "what the model is going to see"),
     ("turnwise train ppo --env errand --memory 0 --demonstrations 300", ""),
@@ -120,8 +120,8 @@ def _help() -> None:
     ]
     console.print(pairs(options))
     say(console, "\n", bold("examples"))
-    width = max(len(command) for command, remark in EXAMPLES if remark)
-    for command, remark in EXAMPLES:
+    width = max(len(command) for command, remark in _EXAMPLES if remark)
+    for command, remark in _EXAMPLES:
         say(console, "  ", command.ljust(width), Text(f"  # {remark}" if remark else "", style="dim"))
 
 

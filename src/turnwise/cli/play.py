@@ -15,7 +15,7 @@ from turnwise.cli.parsing import REQUIRED, Flag, parse
 from turnwise.envs.registry import make, spec
 from turnwise.errors import TurnwiseError
 
-OWN = (
+_OWN = (
     Flag("env", str, REQUIRED, "Environment to play (turnwise envs).", metavar="ENV", positional=True),
     Flag("seed", int, 0, "Seed of the environment: which task."),
     Flag("model", str, "", "Let a model play: a model folder or id, or a run folder.", metavar="FOLDER"),
@@ -23,9 +23,9 @@ OWN = (
     Flag("expert", bool, False, "Let the environment's own expert play."),
 )
 
-DESCRIPTION = "Play an environment yourself, or watch a model or the environment's expert. `:quit` ends a game."
+_DESCRIPTION = "Play an environment yourself, or watch a model or the environment's expert. `:quit` ends a game."
 
-QUIT = (":quit", ":q")
+_QUIT = (":quit", ":q")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     from turnwise.cli.acting import FLAGS
 
-    values = parse("play", DESCRIPTION, {"": OWN, "acting": FLAGS}, arguments)
+    values = parse("play", _DESCRIPTION, {"": _OWN, "acting": FLAGS}, arguments)
     if values["model"] and values["expert"]:
         raise TurnwiseError("--model and --expert both want to play; choose one")
     if values["greedy"] and not values["model"]:
@@ -150,7 +150,7 @@ def _play(world: Shown, seed: int) -> int:
         except (EOFError, KeyboardInterrupt):
             print()
             break
-        if action.strip() in QUIT:
+        if action.strip() in _QUIT:
             break
         world.step(action)
     if not world.over:

@@ -10,14 +10,14 @@ from turnwise.cli.parsing import Flag, parse
 from turnwise.errors import TurnwiseError
 from turnwise.recipes.catalogue import RECIPES, find
 
-OWN = (
+_OWN = (
     Flag("name", str, "list", "Recipe to run, or `list`.", metavar="NAME", positional=True),
     Flag("quick", bool, False, "A short version: it shows that everything works, not how good it gets."),
     Flag("out", str, "", "Folder for the results.", hint="runs/NAME-TIME", metavar="FOLDER"),
     Flag("seeds", int | None, None, "Number of seeds.", hint="the recipe's", metavar="INT"),
 )
 
-DESCRIPTION = "Run a recipe, or list them."
+_DESCRIPTION = "Run a recipe, or list them."
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         TurnwiseError: no such recipe, or what the recipe raises.
     """
-    values = parse("recipe", DESCRIPTION, {"": OWN}, arguments)
+    values = parse("recipe", _DESCRIPTION, {"": _OWN}, arguments)
     if values["name"] == "list":
         _list()
         return 0

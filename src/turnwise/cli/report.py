@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from turnwise.cli.parsing import REQUIRED, Flag, parse
 
-OWN = (
+_OWN = (
     Flag("run", str, REQUIRED, "Run folder.", metavar="RUN", positional=True),
     Flag("out", str, "", "The page.", hint="report.html in the run folder", metavar="FILE"),
 )
 
-DESCRIPTION = "Write one page about a run: its curves, its settings, its evaluation, and episodes to read."
+_DESCRIPTION = "Write one page about a run: its curves, its settings, its evaluation, and episodes to read."
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         TurnwiseError: there is no run, or the disk refused.
     """
-    values = parse("report", DESCRIPTION, {"": OWN}, arguments)
+    values = parse("report", _DESCRIPTION, {"": _OWN}, arguments)
     from turnwise.recipes.report import report
 
     print(report(values["run"], values["out"] or None))

@@ -21,9 +21,9 @@ from turnwise.recipes.flat import Setting, assemble, flatten, settings
 if TYPE_CHECKING:
     from turnwise.recipes.settings import Training
 
-USAGE = "turnwise train ALGORITHM [--env ENV] [OPTIONS]      turnwise train --resume RUN [--steps N]"
+_USAGE = "turnwise train ALGORITHM [--env ENV] [OPTIONS]      turnwise train --resume RUN [--steps N]"
 
-OWN = (
+_OWN = (
     Flag("out", str, "", "Folder of the run, new or empty.", hint="runs/ENV-ALGORITHM-SEED-TIME", metavar="FOLDER"),
     Flag("config", str, "", "TOML file with settings under the names of these flags; flags win.", metavar="FILE"),
     Flag("resume", str, "", "Go on with this run and its settings; only --steps may be raised.", metavar="RUN"),
@@ -68,12 +68,12 @@ def _parse(
     algorithm: str, known: Mapping[str, Setting], given: Mapping[str, Any], arguments: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings, and the command's own flags; what is given takes the place of the defaults."""
-    groups: dict[str, list[Flag]] = {"": list(OWN), algorithm.replace("-", "_"): []}
+    groups: dict[str, list[Flag]] = {"": list(_OWN), algorithm.replace("-", "_"): []}
     parts = {"": "", "algorithm": algorithm.replace("-", "_")}
     for name, setting in known.items():
         flag = Flag(name, setting.kind, given.get(name, setting.default), setting.help)
         groups.setdefault(parts.get(setting.part, setting.part), []).append(flag)
-    own = {flag.name for flag in OWN}
+    own = {flag.name for flag in _OWN}
     values = parse(f"train {algorithm}", summary(algorithm), groups, arguments)
     return {k: v for k, v in values.items() if k not in own}, {k: v for k, v in values.items() if k in own}
 
@@ -170,7 +170,7 @@ def _overview(*, asked: bool, given: bool) -> int:
             f"name the algorithm first, as in `turnwise train ppo --env errand`; there are {', '.join(NAMES)}"
         )
     console = output() if asked else messages()
-    say(console, Text("usage: ", style="bold"), USAGE.replace("      ", "\n       "))
+    say(console, Text("usage: ", style="bold"), _USAGE.replace("      ", "\n       "))
     say(console, "\nTrain a language model in an environment.\n")
     say(console, Text("algorithms", style="bold"))
     console.print(pairs((name, summary(name)) for name in NAMES))

@@ -127,6 +127,7 @@ def run(
                 folder.discard()
             raise
         if resume and folder.config != config:
+            _refuse_other_settings(folder.config, config, out)
             folder.reconfigure(config)
         if on_start is not None:
             on_start(policy, world)
@@ -160,6 +161,17 @@ def run(
         finally:
             source.close()
     return Trained(out, training, policy, world)
+
+
+def _refuse_other_settings(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
+    """A resumed run may be given more iterations; with any other change it would not be the same run."""
+    old, new = before.get("training", {}), now["training"]
+    for part in new.keys() - {"steps"}:
+        if new[part] != old.get(part):
+            raise TurnwiseError(
+                f"{out} was started with {part} {old.get(part)}, not {new[part]}; a resumed run keeps its settings, and only "
+                "steps may be raised. Start a new run in another folder"
+            )
 
 
 def load(out: str | Path, *, model: str | Path | None = None) -> Trained:
