@@ -1,10 +1,31 @@
-"""Rolling a policy out in an environment."""
+"""Rolling a policy out in an environment.
 
-from turnwise.rollout.collector import Collector
-from turnwise.rollout.judged import Judged
-from turnwise.rollout.task import TRAIN_SEEDS, Task, held_out_tasks, training_tasks
-from turnwise.rollout.transcripts import Logged, episodes_of
-from turnwise.rollout.view import Memory
+Names are loaded on first use: a worker process needs its environment, not a language model.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from turnwise.rollout.collector import Collector
+    from turnwise.rollout.judged import Judged
+    from turnwise.rollout.task import TRAIN_SEEDS, Task, held_out_tasks, training_tasks
+    from turnwise.rollout.transcripts import Logged, episodes_of
+    from turnwise.rollout.view import Memory
+
+_HOME = {
+    "TRAIN_SEEDS": "task",
+    "Collector": "collector",
+    "Judged": "judged",
+    "Logged": "transcripts",
+    "Memory": "view",
+    "Task": "task",
+    "episodes_of": "transcripts",
+    "held_out_tasks": "task",
+    "training_tasks": "task",
+}
 
 __all__ = [
     "TRAIN_SEEDS",
@@ -17,3 +38,13 @@ __all__ = [
     "held_out_tasks",
     "training_tasks",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"turnwise.rollout.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

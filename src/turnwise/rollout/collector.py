@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from turnwise.engines import Engine, LocalEngine, Request
 from turnwise.engines.noise import mix
 from turnwise.episode import Cut, Episode, Stop
+from turnwise.errors import TurnwiseError
 from turnwise.models import Policy, Sampling
 from turnwise.rollout.task import Task, training_tasks
 from turnwise.rollout.view import Memory, Overflow, View
@@ -25,20 +26,23 @@ from turnwise.rollout.workers import (
     EnvironmentFailure,
     Event,
     InlineWorker,
-    MultiAgentWorld,
     ProcessWorker,
-    SingleAgentWorld,
     ThreadWorker,
     Worker,
-    World,
+    WorldFactory,
 )
 
 Result = TypeVar("Result")
 Where = Literal["inline", "thread", "process"]
+"""Where environments run."""
 
 
 class Versioned(Protocol):
-    """Whoever counts versions of the weights: a learner."""
+    """Whoever counts versions of the weights: a learner.
+
+    Attributes:
+        version: Updates so far.
+    """
 
     version: int
 
@@ -87,6 +91,7 @@ class Collector:
         self.deadline = deadline
         self.seed = seed
         self._workers: list[Worker] = []
+        self._hanging: list[Worker] = []
         self._sessions = count()
 
     # ---- what algorithms call ----------------------------------------------------------------------------------------
@@ -116,6 +121,10 @@ class Collector:
         Returns:
             One episode per task and agent. An environment that hangs, raises or returns nonsense yields a truncated
             episode with `failed` set and `detail` naming environment, seed and turn.
+
+        Raises:
+            EngineError: the engine cannot sample; nothing is kept of this call.
+            TurnwiseError: more environments hang in threads than may be left behind.
         """
         return _run(self._collect(list(tasks), sampling or self.policy.sampling, on_episode))
 
@@ -135,20 +144,24 @@ class Collector:
 
         async def slot() -> None:
             nonlocal finished
-            worker = self._workers.pop() if self._workers else None
+            worker: Worker | None = None
             try:
                 for index in pending:
-                    worker = worker or self._new_worker()
+                    worker = worker or (self._workers.pop() if self._workers else self._new_worker())
                     results[index], healthy = await self._play(tasks[index], worker, sampling)
+                    if not healthy:
+                        self._retire(worker)
+                        worker = None
                     finished += 1
                     if on_episode:
                         on_episode(finished)
-                    if not healthy:
-                        worker.close()
-                        worker = None
-            finally:
+            except BaseException:
+                # It may be in the middle of a step, whose answer the next caller would take for its own.
                 if worker is not None:
-                    self._workers.append(worker)
+                    self._retire(worker)
+                raise
+            if worker is not None:
+                self._workers.append(worker)
 
         await asyncio.gather(*(slot() for _ in range(min(self.slots, len(tasks)))))
         return [episode for episodes in results for episode in episodes]
@@ -159,6 +172,20 @@ class Collector:
             return InlineWorker(make_world)
         kind = ThreadWorker if self.where == "thread" else ProcessWorker
         return kind(make_world, self.deadline)
+
+    def _retire(self, worker: Worker) -> None:
+        """Close a worker for good.
+
+        Raises:
+            TurnwiseError: too many of them hang.
+        """
+        worker.close()
+        self._hanging = [other for other in (*self._hanging, worker) if other.alive]
+        if len(self._hanging) > max(16, self.slots):
+            raise TurnwiseError(
+                f"{len(self._hanging)} instances of environment {worker.name} hang, each in a thread that nothing can end; "
+                "run them in processes (where='process'), which can be ended, or look for what they wait for"
+            )
 
     async def _play(self, task: Task, worker: Worker, sampling: Sampling) -> tuple[list[Episode], bool]:
         """One run of the world; the episodes of its agents, and whether the worker can be used again."""
@@ -192,8 +219,9 @@ class Collector:
             failure = error
         except Overflow as overflow:
             cut, detail, last = Cut.CONTEXT, str(overflow), {}
-        for view in views.values():
-            self.engine.release(view.session)
+        finally:
+            for view in views.values():
+                self.engine.release(view.session)
         # Even an episode that broke before its first observation leaves a record.
         if not views:
             self._view(views, "agent", sampling)
@@ -237,36 +265,45 @@ class Collector:
         return self.policy.renderer.action_text(completion.ids)
 
 
-class WorldFactory:
-    """Makes the world around an environment; a class, so that it can travel to a worker process."""
-
-    def __init__(self, make_env: Callable[[], Any]) -> None:
-        self.make_env = make_env
-
-    def __call__(self) -> World:
-        """Make the environment and wrap it by its kind."""
-        env = self.make_env()
-        return MultiAgentWorld(env) if hasattr(env, "agents") else SingleAgentWorld(env)
-
-
 def _run(work: Coroutine[Any, Any, Result]) -> Result:
     """Run to the end, also where an event loop is running already (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _loop_is_running():
         return asyncio.run(work)
     outcome: list[Result] = []
     failure: list[BaseException] = []
+    cancel: list[Callable[[], object]] = []
+
+    async def main() -> Result:
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
+        return await work
 
     def target() -> None:
         try:
-            outcome.append(asyncio.run(work))
+            outcome.append(asyncio.run(main()))
         except BaseException as error:
             failure.append(error)
 
     thread = threading.Thread(target=target)
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    except BaseException:
+        # Interrupted while waiting: nothing may go on collecting behind our back.
+        for stop in cancel:
+            stop()
+        thread.join()
+        raise
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+def _loop_is_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -9,6 +9,7 @@ import numpy as np
 from turnwise.engines import Completion
 from turnwise.engines.noise import mix
 from turnwise.episode import Cut, Episode, Stop, Transcript
+from turnwise.errors import TurnwiseError
 from turnwise.models import Policy
 from turnwise.rollout.collector import Versioned
 from turnwise.rollout.view import Memory, Overflow, View
@@ -65,8 +66,16 @@ class Logged:
         self.seed = seed
 
     def rollouts(self, iteration: int, groups: int, group_size: int = 1) -> list[Episode]:
-        """The episodes of minibatch number `iteration`; every pass visits each episode once."""
+        """The episodes of minibatch number `iteration`; every pass visits each episode once.
+
+        Raises:
+            TurnwiseError: no stored episode has a turn.
+        """
         size, n = groups * group_size, len(self.episodes)
+        if not n:
+            raise TurnwiseError(
+                "no stored episode has a turn, so there is nothing to learn from; check that they fit into the context"
+            )
         wanted = range(iteration * size, (iteration + 1) * size)
         orders = {p: np.random.default_rng(mix(self.seed, p)).permutation(n) for p in {i // n for i in wanted}}
         return [self.episodes[orders[i // n][i % n]] for i in wanted]

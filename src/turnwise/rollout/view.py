@@ -52,7 +52,14 @@ class View:
 
     Attributes:
         agent: The agent's name.
+        session: Number of the engine session that samples for it.
+        renderer: Turns observations into ids.
+        memory: What of the past stays in the context.
+        budget: Tokens an action may have.
         context: (n,) all ids the next action follows.
+        turns: What has happened so far.
+        metrics: Figures for people.
+        ended: The payment that ended the episode.
     """
 
     agent: str

@@ -7,16 +7,28 @@ the episode and goes on with a new instance.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import logging
 import math
 import multiprocessing
+import numbers
 import queue
+import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from turnwise.episode import Cut
+
+log = logging.getLogger(__name__)
+
+# A new interpreter and its imports; the environment's own deadline begins after that.
+_START_UP = 120.0
 
 
 class EnvironmentFailure(Exception):  # noqa: N818 - it is data on an episode, not an error of ours
@@ -30,7 +42,14 @@ class EnvironmentFailure(Exception):  # noqa: N818 - it is data on an episode, n
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """What one agent got since it was last asked, and whether its episode has ended."""
+    """What one agent got since the last step, and whether its episode has ended.
+
+    Attributes:
+        reward: What it was paid.
+        terminated: The task has ended.
+        truncated: The environment stopped watching.
+        metrics: Figures for people.
+    """
 
     reward: float
     terminated: bool
@@ -56,7 +75,11 @@ class Event:
 
 
 class World(Protocol):
-    """A single- or multi-agent environment behind one interface; blocking."""
+    """A single- or multi-agent environment behind one interface; blocking.
+
+    Attributes:
+        name: Name of the environment.
+    """
 
     name: str
 
@@ -153,7 +176,8 @@ def _finite(reward: Any) -> float:
 def _figures(info: Any) -> dict[str, float]:
     if not isinstance(info, dict):
         return {}
-    return {str(k): float(v) for k, v in info.items() if isinstance(v, bool | int | float) and math.isfinite(v)}
+    figures = {str(k): float(v) for k, v in info.items() if isinstance(v, numbers.Real | np.bool_)}
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
 def _goal(info: Any) -> str | None:
@@ -161,8 +185,32 @@ def _goal(info: Any) -> str | None:
     return goal if isinstance(goal, str) else None
 
 
+class WorldFactory:
+    """Makes the world around an environment; a class, so that it can travel to a worker process.
+
+    Attributes:
+        name: What to call a world that was never made.
+    """
+
+    def __init__(self, make_env: Callable[[], Any]) -> None:
+        self.make_env = make_env
+        inner: Any = make_env
+        while isinstance(inner, functools.partial):
+            inner = inner.func
+        self.name = str(getattr(inner, "name", None) or getattr(inner, "__qualname__", None) or type(inner).__name__)
+
+    def __call__(self) -> World:
+        """Make the environment and wrap it by its kind."""
+        env = self.make_env()
+        return MultiAgentWorld(env) if hasattr(env, "agents") else SingleAgentWorld(env)
+
+
 class Worker(Protocol):
-    """Runs one world at a time, asynchronously."""
+    """Runs one world at a time, asynchronously.
+
+    Attributes:
+        name: Name of the world, as far as it is known.
+    """
 
     name: str
 
@@ -175,24 +223,46 @@ class Worker(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the world up."""
+        """Give the world up, whatever it is doing."""
+        ...
+
+    @property
+    def alive(self) -> bool:
+        """Something of it is still running, although it may have been closed."""
         ...
 
 
 class InlineWorker:
     """In the event loop: no overhead and no deadline. For environments that are known to answer at once."""
 
-    def __init__(self, make_world: Callable[[], World]) -> None:
-        self._world = make_world()
-        self.name = self._world.name
+    def __init__(self, make_world: WorldFactory) -> None:
+        self._make_world = make_world
+        self._world: World | None = None
+        self.name = make_world.name
 
     async def call(self, method: str, argument: Any) -> Event:
         """Call the world right here."""
+        if self._world is None:
+            self._world = _made(self._make_world)
+            self.name = self._world.name
         return _guarded(self._world, method, argument)
 
     def close(self) -> None:
         """Close the world."""
-        self._world.close()
+        _closed(self._world)
+        self._world = None
+
+    @property
+    def alive(self) -> bool:
+        """Never after `close`."""
+        return self._world is not None
+
+
+def _made(make_world: WorldFactory) -> World:
+    try:
+        return make_world()
+    except (Exception, SystemExit) as error:
+        raise EnvironmentFailure(Cut.CRASH, f"could not be made: {type(error).__name__}: {error}") from error
 
 
 def _guarded(world: World, method: str, argument: Any) -> Event:
@@ -200,39 +270,46 @@ def _guarded(world: World, method: str, argument: Any) -> Event:
         return getattr(world, method)(argument)
     except EnvironmentFailure:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise EnvironmentFailure(Cut.CRASH, f"raised {type(error).__name__}: {error}") from error
+
+
+def _closed(world: World | None) -> None:
+    """Close a world; one that cannot even do that has nothing left to break."""
+    if world is None:
+        return
+    try:
+        world.close()
+    except Exception as error:
+        log.warning("environment %s raised %s when it was closed: %s", world.name, type(error).__name__, error)
 
 
 class ThreadWorker:
     """In a daemon thread of its own, with a deadline; a world that hangs is left behind."""
 
-    def __init__(self, make_world: Callable[[], World], deadline: float) -> None:
-        self.name = "environment"
+    def __init__(self, make_world: WorldFactory, deadline: float) -> None:
+        self.name = make_world.name
         self._deadline = deadline
         self._calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, args=(make_world,), daemon=True, name="turnwise-env")
         self._thread.start()
 
-    def _serve(self, make_world: Callable[[], World]) -> None:
+    def _serve(self, make_world: WorldFactory) -> None:
         world: World | None = None
         while (call := self._calls.get()) is not None:
             method, argument, loop, future = call
             try:
                 if world is None:
-                    world = make_world()
+                    world = _made(make_world)
                     self.name = world.name
                 result: Any = _guarded(world, method, argument)
-            except EnvironmentFailure as failure:
-                result = failure
-            except Exception as error:
-                result = EnvironmentFailure(Cut.CRASH, f"could not be made: {type(error).__name__}: {error}")
+            except BaseException as error:  # whoever waits decides; nobody would see it here
+                result = error
             try:
                 loop.call_soon_threadsafe(_deliver, future, result)
             except RuntimeError:  # the loop is gone: nobody waits for this answer any more
                 break
-        if world is not None:
-            world.close()
+        _closed(world)
 
     async def call(self, method: str, argument: Any) -> Event:
         """Hand the call to the thread and wait until the deadline."""
@@ -242,14 +319,24 @@ class ThreadWorker:
         try:
             result = await asyncio.wait_for(future, self._deadline)
         except TimeoutError:
-            raise EnvironmentFailure(Cut.TIMEOUT, f"missed its deadline of {self._deadline:g} s in {method}") from None
-        if isinstance(result, EnvironmentFailure):
+            # While the model computes, the answer and the alarm may both wait to be noticed.
+            if future.cancelled() or not future.done():
+                raise EnvironmentFailure(
+                    Cut.TIMEOUT, f"missed its deadline of {self._deadline:g} s in {method}"
+                ) from None
+            result = future.result()
+        if isinstance(result, BaseException):
             raise result
         return result
 
     def close(self) -> None:
         """Ask the thread to end after its current call."""
         self._calls.put(None)
+
+    @property
+    def alive(self) -> bool:
+        """The thread still runs: the world hangs, or is about to end."""
+        return self._thread.is_alive()
 
 
 def _deliver(future: asyncio.Future[Any], result: Any) -> None:
@@ -263,65 +350,91 @@ class ProcessWorker:
     Messages are JSON. `make_world` must be importable from a fresh interpreter.
     """
 
-    def __init__(self, make_world: Callable[[], World], deadline: float) -> None:
-        self.name = "environment"
+    def __init__(self, make_world: WorldFactory, deadline: float) -> None:
+        self.name = make_world.name
         self._deadline = deadline
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve_process, args=(make_world, theirs), daemon=True)
         self._process.start()
         theirs.close()
+        # A thread of its own to wait in: a shared pool has fewer threads than there are worlds.
+        self._waiter = ThreadPoolExecutor(1, thread_name_prefix="turnwise-env")
+        self._made = False
+        self._idle = True
 
     async def call(self, method: str, argument: Any) -> Event:
         """Send the call and wait for the answer in a thread, so that other episodes go on."""
-        answer = await asyncio.to_thread(self._exchange, method, argument)
-        self.name = answer.get("name", self.name)
-        if "failure" in answer:
-            raise EnvironmentFailure(Cut(answer["cut"]), answer["failure"])
+        loop = asyncio.get_running_loop()
+        self._idle = False
+        if not self._made:
+            self.name = (await loop.run_in_executor(self._waiter, self._exchange, "make", None, _START_UP))["name"]
+            self._made = True
+        answer = await loop.run_in_executor(self._waiter, self._exchange, method, argument, self._deadline)
+        self._idle = True
         payments = {agent: Payment(**payment) for agent, payment in answer["payments"].items()}
         return Event(answer["agent"], answer["obs"], payments, answer["goal"])
 
-    def _exchange(self, method: str, argument: Any) -> dict[str, Any]:
+    def _exchange(self, method: str, argument: Any, deadline: float) -> dict[str, Any]:
         try:
             self._pipe.send_bytes(json.dumps([method, argument]).encode())
-            if not self._pipe.poll(self._deadline):
+            if not self._pipe.poll(deadline):
                 self._process.kill()
-                return {"cut": Cut.TIMEOUT, "failure": f"missed its deadline of {self._deadline:g} s in {method}"}
-            return json.loads(self._pipe.recv_bytes())
+                raise EnvironmentFailure(Cut.TIMEOUT, f"missed its deadline of {deadline:g} s in {method}")
+            answer = json.loads(self._pipe.recv_bytes())
         except (EOFError, OSError):
             self._process.join(1.0)
-            return {"cut": Cut.CRASH, "failure": f"ended its process (exit code {self._process.exitcode}) in {method}"}
+            raise EnvironmentFailure(
+                Cut.CRASH, f"ended its process (exit code {self._process.exitcode}) in {method}"
+            ) from None
+        if "failure" in answer:
+            raise EnvironmentFailure(Cut(answer["cut"]), answer["failure"])
+        return answer
 
     def close(self) -> None:
-        """End the process."""
+        """End the process: an idle one may close its world first, a busy one is killed."""
+        if not self._idle:
+            self._process.kill()
+            self._waiter.shutdown(wait=True)
         self._pipe.close()
-        self._process.kill()
-        self._process.join()
+        self._process.join(2.0)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._waiter.shutdown(wait=True)
+
+    @property
+    def alive(self) -> bool:
+        """The process runs."""
+        return self._process.is_alive()
 
 
-def _serve_process(make_world: Callable[[], World], pipe: Any) -> None:
+def _serve_process(make_world: WorldFactory, pipe: Any) -> None:
+    # Ctrl-C reaches every process of a terminal; the one that collects decides what becomes of the worlds.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     world: World | None = None
     while True:
         try:
             method, argument = json.loads(pipe.recv_bytes())
         except (EOFError, OSError):
-            return
+            return _closed(world)
         try:
-            world = world or make_world()
-            event = _guarded(world, method, argument)
-            payments = {
-                agent: {"reward": p.reward, "terminated": p.terminated, "truncated": p.truncated, "metrics": p.metrics}
-                for agent, p in event.payments.items()
-            }
-            answer = {
-                "name": world.name,
-                "agent": event.agent,
-                "obs": event.obs,
-                "payments": payments,
-                "goal": event.goal,
-            }
+            if world is None:
+                world = _made(make_world)
+            if method == "make":
+                answer: dict[str, Any] = {"name": world.name}
+            else:
+                event = _guarded(world, method, argument)
+                payments = {
+                    agent: {
+                        "reward": payment.reward,
+                        "terminated": payment.terminated,
+                        "truncated": payment.truncated,
+                        "metrics": payment.metrics,
+                    }
+                    for agent, payment in event.payments.items()
+                }
+                answer = {"agent": event.agent, "obs": event.obs, "payments": payments, "goal": event.goal}
         except EnvironmentFailure as failure:
             answer = {"cut": failure.cut, "failure": failure.reason}
-        except Exception as error:
-            answer = {"cut": Cut.CRASH, "failure": f"could not be made: {type(error).__name__}: {error}"}
         pipe.send_bytes(json.dumps(answer).encode())
