@@ -31,6 +31,7 @@ from turnwise.objectives import (
 from turnwise.runs import Improvement
 
 Floats = NDArray[np.float64]
+"""float64 array, one entry per turn, token or episode, as the function says."""
 log = logging.getLogger(__name__)
 
 
@@ -46,7 +47,7 @@ class Experience:
         values: Per episode (n_action_tokens,), the critic before each token; empty without one.
         bootstrap: (n_episodes,), value after the last action of truncated episodes, 0 for terminated ones.
         positions: Index of each in the list given to `recall`.
-        n_given: Length of that list.
+        given_turns: Number of turns of each episode in that list.
         metrics: Drift between rollout and learner.
     """
 
@@ -56,7 +57,7 @@ class Experience:
     values: list[Floats]
     bootstrap: Floats
     positions: list[int]
-    n_given: int
+    given_turns: list[int]
     metrics: Metrics
 
     @property
@@ -70,11 +71,11 @@ class Experience:
         return [episode.act_lengths for episode in self.episodes]
 
     def for_record(self, **streams: Sequence[Floats]) -> dict[str, list[Floats]]:
-        """Per-turn streams aligned with the episodes given to `recall`; NaN where an episode did not take part."""
+        """Per-turn streams, (n_turns,), of the episodes given to `recall`; NaN where one did not take part."""
         return {name: self._aligned(list(values)) for name, values in streams.items()}
 
     def _aligned(self, values: list[Floats]) -> list[Floats]:
-        full = [np.zeros(0)] * self.n_given
+        full = [np.full(n, np.nan) for n in self.given_turns]
         for position, array in zip(self.positions, values, strict=True):
             full[position] = np.asarray(array, dtype=np.float64)
         return full
@@ -104,7 +105,8 @@ def recall(learner: Any, episodes: Sequence[Episode]) -> Experience | None:
         values = unpack(outputs.value.double(), usable)
         bootstrap[[episode.truncated for episode in usable]] = outputs.final_value.double().numpy()
     logp = unpack(outputs.logp.double(), usable)
-    return Experience(usable, batch, logp, values, bootstrap, positions, len(episodes), drift(batch))
+    turns = [len(episode.turns) for episode in episodes]
+    return Experience(usable, batch, logp, values, bootstrap, positions, turns, drift(batch))
 
 
 def kl_penalty(learner: Any, experience: Experience, coefficient: float) -> tuple[list[Floats], Metrics]:
@@ -192,7 +194,9 @@ def improve_without_critic(
     scores = [episode.undiscounted_return for episode in experience.episodes]
     metrics = merge([experience.metrics, extra, zero_std_metrics(scores, experience.groups)])
     streams = experience.for_record(advantage=advantages)
-    if reason := why_zero(advantages, experience.groups, scores):
+    reason = why_zero(advantages, experience.groups, scores)
+    # An entropy bonus has a gradient of its own.
+    if reason and settings.entropy_coef == 0:
         log.warning("no update: %s", reason)
         return Improvement(metrics, streams)
     tokens = {"advantage": broadcast(advantages, experience.act_lengths)}

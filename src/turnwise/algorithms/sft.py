@@ -38,7 +38,7 @@ class SFT:
 
     def improve(self, learner: Any, episodes: list[Episode]) -> Improvement:
         """One pass of maximum likelihood over the episodes."""
-        usable = [episode for episode in episodes if episode.turns]
+        usable = [episode for episode in episodes if episode.turns and not episode.failed]
         if not usable:
             return Improvement({})
         metrics = climb(learner, pack(usable), nll(), epochs=1, turns=self.minibatch, weights={"weight": token_mean})
