@@ -196,7 +196,7 @@ def test_demonstrations_are_reproducible_one_by_one() -> None:
     assert many[0].source is Source.EXPERT
     assert many[0].env == "errand"
     assert many[0].goal
-    assert demonstrate("errand", [0], skill=0.0)[0].source is Source.POLICY
+    assert demonstrate("errand", [0], skill=0.0)[0].source is Source.DATASET
     cut = demonstrate("errand", [0], skill=0.0, max_turns=2)[0]
     assert (cut.terminated, cut.truncated, len(cut.actions)) == (False, True, 2)
     assert cut.last_obs

@@ -7,7 +7,14 @@ compositions.
 """
 
 from turnwise.credit.anchors import anchor_advantages, anchor_groups, episode_and_step
-from turnwise.credit.baselines import batch_baseline, group_relative, leave_one_out, leave_one_out_alive, unit_scale, whiten
+from turnwise.credit.baselines import (
+    batch_baseline,
+    group_relative,
+    leave_one_out,
+    leave_one_out_alive,
+    unit_scale,
+    whiten,
+)
 from turnwise.credit.diagnosis import explained_variance, why_zero, zero_std, zero_std_metrics
 from turnwise.credit.gae import gae_tokens, gae_turns
 from turnwise.credit.returns import broadcast, place_at_end, returns, sum_by_turn, uniform

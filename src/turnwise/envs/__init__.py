@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from turnwise.envs.coroutine import Agent, EnvFactory, MultiAgentEnv, env
     from turnwise.envs.demonstrations import demonstrate
     from turnwise.envs.exact import Tabular, optimal_policy, optimal_return, policy_return
+    from turnwise.envs.guess import parse_int
     from turnwise.envs.interrupted import Interrupted
     from turnwise.envs.one_reply import OneReply
     from turnwise.envs.prompts import PromptEnv
@@ -33,6 +34,7 @@ _HOME = {
     "ids": "registry",
     "load": "registry",
     "make": "registry",
+    "parse_int": "guess",
     "optimal_policy": "exact",
     "optimal_return": "exact",
     "policy_return": "exact",
@@ -57,6 +59,7 @@ __all__ = [
     "make",
     "optimal_policy",
     "optimal_return",
+    "parse_int",
     "policy_return",
     "register",
     "spec",

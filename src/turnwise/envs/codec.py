@@ -17,6 +17,7 @@ from turnwise.envs.errors import EnvError, NotOffered, did_you_mean
 from turnwise.envs.text_env import Outcome, TextEnv, plain
 
 Inner = gymnasium.Env[Any, Any]
+"""A Gymnasium environment of any kind."""
 
 
 class Codec:

@@ -30,7 +30,9 @@ from turnwise.envs.errors import EnvError, NotOffered, did_you_mean
 from turnwise.envs.text_env import Outcome, TextEnv, TextSpace
 
 Story = Callable[..., Coroutine[Any, Any, None]]
+"""A coroutine function that is a world."""
 Actions = Sequence[str] | Callable[..., Sequence[str]]
+"""Example actions: a list, or a function of the options that returns one."""
 
 
 class _Ask:

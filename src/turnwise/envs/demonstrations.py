@@ -54,7 +54,8 @@ def demonstrate(
     name = env if isinstance(env, str) else str(getattr(world.unwrapped, "name", type(world.unwrapped).__name__))
     legal = _ability(world, name, "legal_actions", "a random agent") if skill < 1.0 else None
     optimal = _ability(world, name, "optimal_action", "an expert") if skill > 0.0 else None
-    source = Source.EXPERT if skill > 0.0 else Source.POLICY
+    # Random legal actions are nobody's policy: what is cloned from them is foreign data.
+    source = Source.EXPERT if skill > 0.0 else Source.DATASET
     try:
         return [_play(world, name, task, skill, seed, max_turns, legal, optimal, source) for task in seeds]
     finally:

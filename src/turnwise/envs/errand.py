@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from turnwise.envs.exact import Tabular
 
 ROOMS = 8
+"""Number of rooms."""
 DEADLINE = 30
+"""T, the number of turns there are."""
 ACTIONS = (
     "go east",
     "go west",
@@ -38,12 +40,19 @@ ACTIONS = (
     "give blue gem",
     "tell a joke",
 )
+"""All actions."""
 GEMS = ("red", "blue")
+"""Colours of the gems."""
 GUARDS = {1: ("guard",), 2: ("tall guard", "short guard")}
+"""Number of guards -> their names."""
 PAY = 10.0
+"""Pay for an immediate delivery."""
 DECAY = 0.9
+"""Share of the pay that is lost at the deadline."""
 JOKE = 0.1
+"""Pay for a joke."""
 IMPOSSIBLE = -0.1
+"""Pay for an action that is impossible or not understood."""
 HELD = ROOMS
 """Place of a gem that the agent holds."""
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from turnwise.envs.errors import EnvError
 
 Array = NDArray[np.float64]
+"""Any float64 array."""
 
 
 @dataclass(frozen=True)

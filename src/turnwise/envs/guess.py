@@ -12,9 +12,10 @@ from turnwise.envs.coroutine import Agent, env
 from turnwise.envs.errors import EnvError
 
 COST = 0.02
+"""Price of a wrong guess."""
 
 
-def whole_number(text: str) -> int | None:
+def parse_int(text: str) -> int | None:
     """The number that the text consists of, or None."""
     word = text.strip().strip(".!")
     return int(word) if word.isascii() and word.isdigit() and len(word) <= 9 else None
@@ -30,7 +31,7 @@ async def guess(agent: Agent, rng: random.Random, *, n: int = 64) -> None:
     agent.log(success=0.0)
     hint = f"guess my number between 1 and {n}"
     while True:
-        number = whole_number(await agent.act(hint, expert=str((low + high) // 2)))
+        number = parse_int(await agent.act(hint, expert=str((low + high) // 2)))
         if number == secret:
             agent.reward(1.0)
             agent.log(success=1.0)

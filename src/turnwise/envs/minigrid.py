@@ -18,8 +18,10 @@ from turnwise.envs.codec import Codec, CodecEnv, Inner, check_options
 from turnwise.envs.errors import EnvError, NotOffered
 
 MAX_TURNS = 40
+"""Default turn limit."""
 
 ACTIONS = ("turn left", "turn right", "move forward", "pick up", "drop", "toggle", "done")
+"""All actions, in Gymnasium's order."""
 _LEFT, _RIGHT, _FORWARD, _PICK_UP, _DROP, _TOGGLE, _DONE = range(7)
 ALIASES = {
     "left": _LEFT,
@@ -34,6 +36,7 @@ ALIASES = {
         f"{verb} {thing}": a for verb, a in (("pick up", _PICK_UP), ("drop", _DROP)) for thing in ("key", "ball", "box")
     },
 }
+"""Other words for the same actions."""
 
 _KINDS = {4: "door", 5: "key", 6: "ball", 7: "box", 8: "goal", 9: "lava"}
 _COLOURS = ("red", "green", "blue", "purple", "yellow", "grey")

@@ -13,6 +13,7 @@ from turnwise.envs.errors import EnvError
 from turnwise.envs.text_env import Outcome, TextEnv
 
 Row = Mapping[str, Any]
+"""A prompt with its columns."""
 Judge = Callable[[str, str, Row], float]
 """(prompt, completion, row) -> reward."""
 

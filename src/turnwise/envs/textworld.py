@@ -24,7 +24,9 @@ from turnwise.envs.errors import EnvError, NotOffered
 from turnwise.envs.text_env import Outcome, TextEnv
 
 MAX_TURNS = 30
+"""Default turn limit."""
 PENALTY = -0.1
+"""Pay for a command that the game does not understand."""
 _DIRECTIONS = ("north", "south", "east", "west")
 _CONDITIONS = ("open", "closed", "locked")
 

@@ -201,6 +201,7 @@ CODECS: dict[str, type[Codec]] = {
     "Taxi": TaxiCodec,
     "Blackjack": BlackjackCodec,
 }
+"""Beginning of an id -> its codec."""
 
 
 def make_toytext(env_id: str, *, max_turns: int | None = None, **options: Any) -> CodecEnv:

@@ -1,14 +1,14 @@
-"""Recipes by name. A recipe is a module of this package with ``main(*, quick, out, seeds)``, loaded when it is run."""
+"""Recipes by name: comparisons, and every vetted setting. What a recipe needs is loaded when it is run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 from turnwise.envs.errors import did_you_mean
 from turnwise.errors import TurnwiseError
+from turnwise.recipes.vetted import VETTED
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,16 @@ class Recipe:
     """A run, or a comparison of runs, with settings that are known to work.
 
     Attributes:
-        name: Its name, which is also that of its module.
+        name: Its name.
         summary: What it shows, in a line.
-        minutes: How long it takes on a laptop CPU.
+        minutes: How long it takes on two cores.
+        work: Does it, given ``quick``, ``out`` and ``seeds``.
     """
 
     name: str
     summary: str
     minutes: float
+    work: Callable[..., None]
 
     def run(self, *, quick: bool, out: Path, seeds: int | None) -> None:
         """Run it.
@@ -36,13 +38,33 @@ class Recipe:
         Raises:
             TurnwiseError: anything the user can mend.
         """
-        import_module(f"turnwise.recipes.{self.name}").main(quick=quick, out=out, seeds=seeds)
+        self.work(quick=quick, out=out, seeds=seeds)
+
+
+def _demo(*, quick: bool, out: Path, seeds: int | None) -> None:
+    from turnwise.recipes.demo import main
+
+    print(f"wrote {main(quick=quick, out=out, seeds=seeds)}")
+
+
+def _vetted(name: str) -> Callable[..., None]:
+    def work(*, quick: bool, out: Path, seeds: int | None) -> None:
+        from turnwise.recipes.learning import measure
+        from turnwise.recipes.report import report
+
+        runs = seeds or (1 if quick else 3)
+        measure([name], out, seeds=runs, episodes=32 if quick else 512, quick=quick)
+        pages = [report(out / f"{name}-{seed}") for seed in range(runs)]
+        print(f"wrote {out / 'results.md'} and {', '.join(map(str, pages))}")
+
+    return work
 
 
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe("demo", "several ways to go on from one start model; they differ in how far back a reward reaches", 5),
+        Recipe("demo", "one start model, several ways to go on from it: how far a reward reaches decides", 5, _demo),
+        *(Recipe(name, vetted.summary, vetted.minutes, _vetted(name)) for name, vetted in VETTED.items()),
     )
 }
 """Name -> recipe."""

@@ -23,13 +23,19 @@ from turnwise.recipes.parallel import Job, run_jobs
 from turnwise.recipes.training import Model, Optimiser, Trained, Training, run
 from turnwise.recipes.vetted import ERRAND, MEDIOCRE, VETTED
 
-OTHER_WORLD = "doorkey"
+OTHER_WORLD = "frozenlake"
 """Name of the vetted setting for the world that none of us wrote."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: how to go on from the start model."""
+    """A row of the table: how to go on from the start model.
+
+    Attributes:
+        label: What people read.
+        slug: Beginning of its folders' names.
+        algorithm: With its hyperparameters; None for the start model itself.
+    """
 
     label: str
     slug: str
@@ -158,7 +164,7 @@ def main(*, quick: bool = False, out: Path | str = "runs/demo", seeds: int | Non
     began = time.perf_counter()
     common = {"out": str(out)}
     other = [
-        Job(f"{OTHER_WORLD}, seed {seed}", elsewhere, {**common, "seed": seed, "steps": max(2, steps // 2), "episodes": episodes}, max(2, steps // 2))
+        Job(f"{OTHER_WORLD}, seed {seed}", elsewhere, {**common, "seed": seed, "steps": steps, "episodes": episodes}, steps)
         for seed in range(n)
     ]  # fmt: skip
     starts = [Job(f"start model {seed}", start, {**common, "seed": seed, "steps": warm}, warm) for seed in range(n)]
@@ -174,13 +180,19 @@ def main(*, quick: bool = False, out: Path | str = "runs/demo", seeds: int | Non
         for index, method in sorted(enumerate(METHODS), key=lambda item: item[1].slug != "ppo-gamma0")
         for seed in range(n)
     ]
-    done = dict(zip([(j.arguments["index"], j.arguments["seed"]) for j in rows], run_jobs("methods", rows), strict=True))
+    done = dict(
+        zip([(j.arguments["index"], j.arguments["seed"]) for j in rows], run_jobs("methods", rows), strict=True)
+    )
     results = {
         "methods": [
             {"label": method.label, "slug": method.slug, "runs": [done[i, seed][0] for seed in range(n)]}
             for i, method in enumerate(METHODS)
         ],
-        "other": {"env": VETTED[OTHER_WORLD].training.world.env, "runs": [result for result, _ in first[n:]]},
+        "other": {
+            "slug": OTHER_WORLD,
+            "env": VETTED[OTHER_WORLD].training.world.env,
+            "runs": [result for result, _ in first[n:]],
+        },
         "seeds": n,
         "episodes": episodes,
         "quick": quick,

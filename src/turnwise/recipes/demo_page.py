@@ -39,7 +39,10 @@ def other_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
     """Heading and rows of the world that none of us wrote."""
     runs = results["other"]["runs"]
     rows = [
-        ["before (SFT on mediocre demonstrations)", *(_cell([r[f"before_{k}"] for r in runs], k) for k in ("success", "return"))],
+        [
+            "before (SFT on mediocre demonstrations)",
+            *(_cell([r[f"before_{k}"] for r in runs], k) for k in ("success", "return")),
+        ],
         ["after multi-turn PPO", *(_cell([run[key] for run in runs], key) for key in ("success", "return"))],
     ]
     return [str(results["other"]["env"]), "success", "return"], rows
@@ -76,7 +79,10 @@ def show(results: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     console = Console()
-    for title, (heading, rows) in (("The errand world", table(results)), ("A world none of us wrote", other_table(results))):
+    for title, (heading, rows) in (
+        ("The errand world", table(results)),
+        ("A world none of us wrote", other_table(results)),
+    ):
         grid = Table(title=title, title_justify="left")
         grid.add_column(heading[0])
         for name in heading[1:]:
@@ -99,11 +105,15 @@ def write(results: Mapping[str, Any], out: Path) -> Path:
     other_heading, other_rows = other_table(results)
     trained = [method for method in results["methods"] if (out / f"{method['slug']}-0" / "metrics.jsonl").exists()]
     charts = []
-    for key, name in (("success", "success"), ("interrupted", "success after interruption"), ("rating", "one-step rating")):
+    for key, name in (
+        ("success", "success"),
+        ("interrupted", "success after interruption"),
+        ("rating", "one-step rating"),
+    ):
         dots = [(m["label"], across_runs([run[key] for run in m["runs"]])) for m in results["methods"]]
         charts.append(dot_interval_chart(dots, title=name, x_range=(0.0, 1.0) if key != "rating" else None))
     pages = [out / f"{method['slug']}-0" for method in trained]
-    pages += [folder for folder in sorted(out.glob("*-0")) if folder.name.startswith("doorkey")]
+    pages.append(out / f"{results['other']['slug']}-0")
     links = [[folder.name, Markup(f'<a href="{report(folder).relative_to(out)}">step through</a>')] for folder in pages]
     return write_page(
         "turnwise: the demonstration",

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from turnwise.algorithms import PPO, Reinforce
-from turnwise.recipes.training import Training, WarmStart, World
+from turnwise.recipes.settings import Training, WarmStart, World
 
 ERRAND = World("errand", memory=0, max_tokens=5)
+"""The errand world without memory: its observation says everything."""
 MEDIOCRE = WarmStart(demonstrations=300, skill=0.2)
+"""A warm start on demonstrations that are mediocre on purpose."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,14 @@ class Vetted:
         training: The settings.
         success: Success rate on held-out tasks that the mean over seeds has to reach; None where it says nothing.
         optimum: Share of the optimal return that the mean over seeds has to reach; None where no optimum is known.
+        minutes: How long three seeds take on two cores.
     """
 
     summary: str
     training: Training
     success: float | None = None
     optimum: float | None = None
+    minutes: float = 3
 
 
 VETTED: Mapping[str, Vetted] = {
@@ -93,3 +97,4 @@ VETTED: Mapping[str, Vetted] = {
         success=0.9,
     ),
 }
+"""Name -> vetted run."""

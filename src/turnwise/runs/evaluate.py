@@ -77,6 +77,12 @@ class Evaluation:
     failed: int
     confidence: float
 
+    def __str__(self) -> str:
+        figures = [f"success {self.success}"] if self.success is not None else []
+        figures += [f"return {self.undiscounted_return}", f"turns {self.turns}"]
+        broken = f"; {self.failed} episodes broken by the environment left out" if self.failed else ""
+        return ", ".join(figures) + broken
+
 
 def summarise(episodes: Sequence[Episode], confidence: float = 0.95, seed: int = 0) -> Evaluation:
     """The figures of an evaluation.
