@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from typing import Any
 
 from turnwise.envs import env
@@ -80,3 +81,19 @@ async def duel(alice: Any, bob: Any, rng: random.Random, *, rounds: int = 2) -> 
         bob.reward(10.0)
         alice.reward(100.0)
         alice.log(last=float(len(b)))
+
+
+class SleepsOnEnv(TextEnv):
+    """Sleeps at action number `at` on one seed."""
+
+    def __init__(self, at: int, seed: int, seconds: float) -> None:
+        super().__init__("sleeps", 3)
+        self.at, self.tired, self.seconds = at, seed, seconds
+
+    def begin(self, seed: int) -> str:
+        return f"say {seed}"
+
+    def act(self, text: str) -> Outcome:
+        if self.turn == self.at and self.seed == self.tired:
+            time.sleep(self.seconds)
+        return Outcome("it is your turn", 0.5)

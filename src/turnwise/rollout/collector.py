@@ -167,6 +167,12 @@ class Collector:
         return [episode for episodes in results for episode in episodes]
 
     def _new_worker(self) -> Worker:
+        self._hanging = [worker for worker in self._hanging if worker.alive]
+        if len(self._hanging) > max(16, self.slots):
+            raise TurnwiseError(
+                f"{len(self._hanging)} instances of environment {self._hanging[0].name} hang, each in a thread that nothing "
+                "can end; run them in processes (where='process'), which can be ended, or look for what they wait for"
+            )
         make_world = WorldFactory(self.make_env)
         if self.where == "inline":
             return InlineWorker(make_world)
@@ -174,18 +180,8 @@ class Collector:
         return kind(make_world, self.deadline)
 
     def _retire(self, worker: Worker) -> None:
-        """Close a worker for good.
-
-        Raises:
-            TurnwiseError: too many of them hang.
-        """
         worker.close()
-        self._hanging = [other for other in (*self._hanging, worker) if other.alive]
-        if len(self._hanging) > max(16, self.slots):
-            raise TurnwiseError(
-                f"{len(self._hanging)} instances of environment {worker.name} hang, each in a thread that nothing can end; "
-                "run them in processes (where='process'), which can be ended, or look for what they wait for"
-            )
+        self._hanging.append(worker)
 
     async def _play(self, task: Task, worker: Worker, sampling: Sampling) -> tuple[list[Episode], bool]:
         """One run of the world; the episodes of its agents, and whether the worker can be used again."""
