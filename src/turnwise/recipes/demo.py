@@ -43,10 +43,10 @@ class Method:
 
 
 METHODS = (
-    Method("SFT on mediocre demonstrations (the start)", "sft", None),
-    Method("multi-turn PPO with γ = 0", "ppo-gamma0", PPO(gamma=0.0)),
-    Method("multi-turn PPO, turn-level GAE", "ppo", PPO()),
-    Method("multi-turn REINFORCE, no critic", "reinforce", Reinforce()),
+    Method("SFT start", "sft", None),
+    Method("PPO with γ = 0", "ppo-gamma0", PPO(gamma=0.0)),
+    Method("PPO, GAE over turns", "ppo", PPO()),
+    Method("REINFORCE, no critic", "reinforce", Reinforce()),
 )
 """The rows, in order."""
 

@@ -9,10 +9,10 @@ from typing import Any
 from markupsafe import Markup
 
 COLUMNS = (
-    ("rating", "one-step rating"),
+    ("rating", "rating"),
     ("return", "return"),
     ("success", "success"),
-    ("interrupted", "after interruption"),
+    ("interrupted", "interrupted"),
     ("turns", "turns"),
     ("tokens", "tokens"),
     ("seconds", "CPU s"),
@@ -21,7 +21,7 @@ COLUMNS = (
 
 
 def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows of the main table: mean over seeds with its 95 % interval, and the optimum."""
+    """Heading and rows of the main table: mean over seeds with half its 95 % interval, and the optimum."""
     from turnwise.envs.registry import spec
     from turnwise.recipes.yardstick import best_return
 
@@ -31,7 +31,7 @@ def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         rows.append([method["label"], *figures])
     best = best_return(spec("errand"))
     if best is not None:
-        rows.append(["optimum, by dynamic programming", "", f"{best[0]:.2f}", "1.00", "1.00", "8.0", "", ""])
+        rows.append(["optimum (by DP)", "", f"{best[0]:.2f}", "1.00", "1.00", "8.0", "", ""])
     return ["method", *(heading for _, heading in COLUMNS)], rows
 
 
@@ -40,10 +40,10 @@ def other_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
     runs = results["other"]["runs"]
     rows = [
         [
-            "before (SFT on mediocre demonstrations)",
+            "before: SFT start",
             *(_cell([r[f"before_{k}"] for r in runs], k) for k in ("success", "return")),
         ],
-        ["after multi-turn PPO", *(_cell([run[key] for run in runs], key) for key in ("success", "return"))],
+        ["after: PPO", *(_cell([run[key] for run in runs], key) for key in ("success", "return"))],
     ]
     return [str(results["other"]["env"]), "success", "return"], rows
 
@@ -56,25 +56,24 @@ def _cell(values: Sequence[float], key: str) -> str:
         return f"{estimate.mean:,.0f}" if estimate.mean else "–"
     if estimate.n == 1:
         return f"{estimate.mean:.2f}"
-    low, high = estimate.low, estimate.high
-    if key in ("success", "interrupted"):
-        low, high = max(low, 0.0), min(high, 1.0)
-    return f"{estimate.mean:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{estimate.mean:.2f} ± {estimate.high - estimate.mean:.2f}"
 
 
 def caption(results: Mapping[str, Any]) -> str:
     """How the figures came about, in a sentence."""
     n = results["seeds"]
-    spread = "mean [95 % t interval]" if n > 1 else "one seed, so no interval"
+    spread = "mean ± half of the 95 % t interval" if n > 1 else "one seed, so no interval"
     note = " Quick form: too short to learn anything, only to see that it works." if results["quick"] else ""
     return (
         f"{n} seed{'s' * (n > 1)}, {spread}; {results['episodes']} held-out tasks for each figure; every method got the same "
-        f"number of episodes. The rating judges one reply by its immediate reward (a joke pays 0.1 at once).{note}"
+        f"number of episodes. Rating: one reply, judged by its immediate reward (a joke pays 0.1 at once). Interrupted: success when "
+        f"the agent is put elsewhere after three actions and loses what it holds.{note}"
     )
 
 
 def show(results: Mapping[str, Any]) -> None:
-    """Print the tables."""
+    """Print the tables; narrow enough for 80 columns, so without the turns."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
@@ -83,12 +82,12 @@ def show(results: Mapping[str, Any]) -> None:
         ("The errand world", table(results)),
         ("A world none of us wrote", other_table(results)),
     ):
-        grid = Table(title=title, title_justify="left")
-        grid.add_column(heading[0])
-        for name in heading[1:]:
-            grid.add_column(name, justify="right")
+        shown = [i for i, name in enumerate(heading) if name != "turns"]
+        grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for i in shown:
+            grid.add_column(heading[i], justify="right" if i else "left", no_wrap=True)
         for row in rows:
-            grid.add_row(*row)
+            grid.add_row(*(row[i].replace(" ± ", "±") for i in shown))
         console.print(grid)
     console.print(caption(results), style="dim")
 
@@ -108,7 +107,7 @@ def write(results: Mapping[str, Any], out: Path) -> Path:
     for key, name in (
         ("success", "success"),
         ("interrupted", "success after interruption"),
-        ("rating", "one-step rating"),
+        ("rating", "rating"),
     ):
         dots = [(m["label"], across_runs([run[key] for run in m["runs"]])) for m in results["methods"]]
         charts.append(dot_interval_chart(dots, title=name, x_range=(0.0, 1.0) if key != "rating" else None))
