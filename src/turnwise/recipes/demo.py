@@ -44,9 +44,9 @@ class Method:
 
 METHODS = (
     Method("SFT start", "sft", None),
-    Method("PPO with γ = 0", "ppo-gamma0", PPO(gamma=0.0)),
-    Method("PPO, GAE over turns", "ppo", PPO()),
-    Method("REINFORCE, no critic", "reinforce", Reinforce()),
+    Method("PPO, γ = 0", "ppo-gamma0", PPO(gamma=0.0)),
+    Method("PPO", "ppo", PPO()),
+    Method("REINFORCE", "reinforce", Reinforce()),
 )
 """The rows, in order."""
 

@@ -12,9 +12,9 @@ COLUMNS = (
     ("rating", "rating"),
     ("return", "return"),
     ("success", "success"),
-    ("interrupted", "interrupted"),
+    ("interrupted", "disturbed"),
     ("turns", "turns"),
-    ("tokens", "tokens"),
+    ("tokens", "k tokens"),
     ("seconds", "CPU s"),
 )
 """Key and heading of each figure."""
@@ -31,7 +31,7 @@ def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         rows.append([method["label"], *figures])
     best = best_return(spec("errand"))
     if best is not None:
-        rows.append(["optimum (by DP)", "", f"{best[0]:.2f}", "1.00", "1.00", "8.0", "", ""])
+        rows.append(["optimum (DP)", "", f"{best[0]:.2f}", "1.00", "1.00", "8.0", "", ""])
     return ["method", *(heading for _, heading in COLUMNS)], rows
 
 
@@ -53,7 +53,7 @@ def _cell(values: Sequence[float], key: str) -> str:
 
     estimate = across_runs(values)
     if key in ("tokens", "seconds"):
-        return f"{estimate.mean:,.0f}" if estimate.mean else "–"
+        return f"{estimate.mean / (1000 if key == 'tokens' else 1):.0f}" if estimate.mean else "–"
     if estimate.n == 1:
         return f"{estimate.mean:.2f}"
     return f"{estimate.mean:.2f} ± {estimate.high - estimate.mean:.2f}"
@@ -66,7 +66,7 @@ def caption(results: Mapping[str, Any]) -> str:
     note = " Quick form: too short to learn anything, only to see that it works." if results["quick"] else ""
     return (
         f"{n} seed{'s' * (n > 1)}, {spread}; {results['episodes']} held-out tasks for each figure; every method got the same "
-        f"number of episodes. Rating: one reply, judged by its immediate reward (a joke pays 0.1 at once). Interrupted: success when "
+        f"number of episodes. Rating: one reply, judged by its immediate reward (a joke pays 0.1 at once). Disturbed: success when "
         f"the agent is put elsewhere after three actions and loses what it holds.{note}"
     )
 
@@ -83,7 +83,7 @@ def show(results: Mapping[str, Any]) -> None:
         ("A world none of us wrote", other_table(results)),
     ):
         shown = [i for i, name in enumerate(heading) if name != "turns"]
-        grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for i in shown:
             grid.add_column(heading[i], justify="right" if i else "left", no_wrap=True)
         for row in rows:
@@ -106,7 +106,7 @@ def write(results: Mapping[str, Any], out: Path) -> Path:
     charts = []
     for key, name in (
         ("success", "success"),
-        ("interrupted", "success after interruption"),
+        ("interrupted", "success when disturbed"),
         ("rating", "rating"),
     ):
         dots = [(m["label"], across_runs([run[key] for run in m["runs"]])) for m in results["methods"]]
