@@ -119,8 +119,8 @@ class LocalEngine:
                 f"limit of {limit}; shorten the observation, lower max_tokens or keep fewer turns in memory"
             )
         loop = asyncio.get_running_loop()
-        if self._pumping is not None and self._pumping.get_loop() is not loop:
-            if self._pumping.get_loop().is_running() and not self._pumping.done():
+        if self._pumping is not None and not self._pumping.done() and self._pumping.get_loop() is not loop:
+            if self._pumping.get_loop().is_running():
                 raise EngineError("two event loops use one engine at once; give each its own LocalEngine")
             # The loop that pumped has gone, and whoever waited there with it.
             self._drop_all()
@@ -144,9 +144,12 @@ class LocalEngine:
         try:
             # Everyone who is ready now gets to ask before the first pass.
             await asyncio.sleep(0)
-            while self._waiting or self._active:
+            while True:
                 self._admit()
                 self._advance()
+                # Ending with the last answer, not a moment later: a loop that stops there must not find us at work.
+                if not (self._waiting or self._active):
+                    return
                 await asyncio.sleep(0)
         except Exception as error:
             for future in self._drop_all():

@@ -317,7 +317,9 @@ class ThreadWorker:
         future: asyncio.Future[Any] = loop.create_future()
         self._calls.put((method, argument, loop, future))
         try:
-            result = await asyncio.wait_for(future, self._deadline)
+            # Not wait_for, which may swallow a cancellation that comes together with the answer.
+            async with asyncio.timeout(self._deadline):
+                result = await future
         except TimeoutError:
             # While the model computes, the answer and the alarm may both wait to be noticed.
             if future.cancelled() or not future.done():
