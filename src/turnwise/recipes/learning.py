@@ -14,7 +14,7 @@ from turnwise.recipes.training import run
 from turnwise.recipes.vetted import VETTED
 from turnwise.recipes.yardstick import best_return
 
-HEADING = ("setting", "success", "return", "greedy return", "best known", "share", "CPU s", "bar", "held")
+HEADING = ("setting", "success", "return", "greedy return", "best known", "greedy share", "CPU s", "bar", "held")
 """Columns of the table."""
 
 
@@ -80,7 +80,7 @@ def _judge(name: str, rows: Sequence[tuple[dict[str, float], float]]) -> dict[st
     success, returned, greedy = (
         across_runs([row[k] for row, _ in rows]) for k in ("success", "return", "greedy_return")
     )
-    share = share_of_best(returned.mean, best[0]) if best else float("nan")
+    share = share_of_best(greedy.mean, best[0]) if best else float("nan")
     bars = {"success": (vetted.success, success.mean), "share": (vetted.optimum, share)}
     held = all(bar is None or value >= bar for bar, value in bars.values())
     bar = ", ".join(f"{key} ≥ {bar:g}" for key, (bar, _) in bars.items() if bar is not None)

@@ -25,8 +25,8 @@ class Vetted:
     Attributes:
         summary: What is learnt, in a line.
         training: The settings.
-        success: Success rate on held-out tasks that the mean over seeds has to reach; None where it says nothing.
-        optimum: Share of the optimal return that the mean over seeds has to reach; None where no optimum is known.
+        success: Success rate on held-out tasks, sampling, that the mean over seeds has to reach; None where it says nothing.
+        optimum: Share of the best known return that the mean over seeds has to reach, acting greedily.
         minutes: How long three seeds take on two cores.
     """
 
@@ -47,7 +47,8 @@ VETTED: Mapping[str, Vetted] = {
     "errand-reinforce": Vetted(
         "the same without a critic: return-to-go in groups",
         Training(Reinforce(), ERRAND, warm_start=MEDIOCRE),
-        success=0.9,
+        success=0.95,
+        optimum=0.95,
     ),
     "frozenlake": Vetted(
         "FrozenLake 8x8 without slipping, against its optimum by dynamic programming",
@@ -83,18 +84,11 @@ VETTED: Mapping[str, Vetted] = {
         Training(
             PPO(reward_scale=1.0),
             World("MiniGrid-DoorKey-5x5-v0", memory=0, max_tokens=4),
-            warm_start=WarmStart(demonstrations=300, skill=0.3),
+            warm_start=WarmStart(demonstrations=100, skill=0.3),
+            steps=20,
         ),
         success=0.95,
-    ),
-    "gotolocal": Vetted(
-        "BabyAI GoToLocal: missions in words",
-        Training(
-            PPO(reward_scale=1.0),
-            World("BabyAI-GoToLocal-v0", memory=0, max_tokens=4),
-            warm_start=WarmStart(demonstrations=300, skill=0.3),
-        ),
-        success=0.9,
+        optimum=0.9,
     ),
 }
 """Name -> vetted run."""
