@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -44,8 +44,8 @@ class Batch:
     action: Tensor
     turn: Tensor
     final: Tensor
-    token: Mapping[str, Tensor] = field(default_factory=dict)
-    seq: Mapping[str, Tensor] = field(default_factory=dict)
+    token: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    seq: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def __len__(self) -> int:
         """Number of sequences S."""
@@ -123,7 +123,7 @@ class Batch:
         )
 
     def minibatches(self, turns: int, rng: np.random.Generator) -> Iterator[Batch]:
-        """The sequences in random order, in parts of about `turns` turns each; their number is at least one.
+        """The sequences in random order, in parts of about `turns` turns each, as even as whole sequences allow.
 
         Counting turns rather than sequences means the same amount of experience per step whether an episode is one
         long sequence or a sequence per turn.
@@ -133,23 +133,26 @@ class Batch:
             0, self.sequence[starts], starts[starts].long()
         )
         order = rng.permutation(len(self))
-        passed = np.cumsum(per_sequence.numpy()[order])
-        n = min(len(self), max(1, round(int(passed[-1]) / turns)))
-        cuts = np.searchsorted(passed, passed[-1] * np.arange(1, n) / n)
-        for part in np.split(order, cuts):
+        passed = np.zeros(len(self) + 1, np.int64)
+        passed[1:] = np.cumsum(per_sequence.numpy()[order])
+        n = max(1, min(len(self), round(int(passed[-1]) / turns)))
+        ends = passed[-1] * np.arange(1, n) / n
+        cuts: NDArray[np.intp] = np.searchsorted(passed, ends)
+        nearer_below = ends - passed[cuts - 1] < passed[cuts] - ends
+        for part in np.split(order, cuts - nearer_below):
             if len(part):
-                yield self.select(part)
+                yield self.select(_tensor(part))
 
     def micro_batches(self, max_tokens: int) -> Iterator[list[int]]:
         """Sequence indices of each micro-batch: sorted by length, up to `max_tokens` tokens; a longer one comes alone.
 
         Sequences that share a value of ``seq["unit"]`` (for example the two sides of a preference pair) stay together.
         """
-        unit = self.seq["unit"].tolist() if "unit" in self.seq else range(len(self))
+        unit = _integers(self.seq["unit"]) if "unit" in self.seq else range(len(self))
         members: dict[int, list[int]] = {}
         for index, key in enumerate(unit):
-            members.setdefault(int(key), []).append(index)
-        lengths = self.lengths.tolist()
+            members.setdefault(key, []).append(index)
+        lengths = _integers(self.lengths)
         blocks = sorted(members.values(), key=lambda block: max(lengths[i] for i in block))
         part: list[int] = []
         used = 0
@@ -264,19 +267,19 @@ def pack(episodes: Sequence[Episode], streams: Streams | None = None, *, bootstr
             add(episode.last_obs, n, is_action=False)
             add(np.zeros(1, np.int32), n, is_action=False, is_final=True)
 
-    is_action = torch.from_numpy(np.concatenate(action)) if action else torch.zeros(0, dtype=torch.bool)
+    is_action = _tensor(np.concatenate(action)) if action else torch.zeros(0, dtype=torch.bool)
     full: dict[str, Tensor] = {}
     for name, arrays in streams.items():
         values = torch.zeros(len(is_action), dtype=torch.float32)
-        values[is_action] = torch.from_numpy(np.concatenate(arrays).astype(np.float32))
+        values[is_action] = _tensor(np.concatenate(arrays).astype(np.float32))
         full[name] = values
     ids = np.concatenate(tokens).astype(np.int64) if tokens else np.zeros(0, np.int64)
     return Batch(
-        tokens=torch.from_numpy(ids),
-        cu_seqlens=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)),
+        tokens=_tensor(ids),
+        cu_seqlens=_tensor(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)),
         action=is_action,
-        turn=torch.from_numpy(np.concatenate(turn_index)) if turn_index else torch.zeros(0, dtype=torch.int64),
-        final=torch.from_numpy(np.concatenate(final)) if final else torch.zeros(0, dtype=torch.bool),
+        turn=_tensor(np.concatenate(turn_index)) if turn_index else torch.zeros(0, dtype=torch.int64),
+        final=_tensor(np.concatenate(final)) if final else torch.zeros(0, dtype=torch.bool),
         token=full,
         seq={"episode": torch.tensor(owner, dtype=torch.int64)},
     )
@@ -298,11 +301,19 @@ def unpack(values: Tensor | NDArray[Any], episodes: Sequence[Episode]) -> list[N
 
 def per_turn(values: Sequence[NDArray[Any]], episodes: Sequence[Episode]) -> list[NDArray[Any]]:
     """The entry at the first action token of each turn, one array of (n_turns,) per episode."""
-    picked = []
+    picked: list[NDArray[Any]] = []
     for array, episode in zip(values, episodes, strict=True):
         starts = np.concatenate([[0], np.cumsum(episode.act_lengths)[:-1]]).astype(np.int64)
         picked.append(np.asarray(array)[starts])
     return picked
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _integers(values: Tensor) -> list[int]:
+    return cast("list[int]", values.tolist())  # pyright: ignore[reportUnknownMemberType]
 
 
 __all__ = ["Batch", "Outputs", "Streams", "pack", "per_turn", "sequences_of", "unpack"]

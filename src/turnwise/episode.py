@@ -81,7 +81,7 @@ class Turn:
     version: int = 0
     fresh: bool = False
     stop: Stop = Stop.STOP
-    rewards: Mapping[str, float] = field(default_factory=dict)
+    rewards: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
         if not len(self.act):
@@ -127,7 +127,7 @@ class Episode:
     source: Source = Source.POLICY
     seed: int = 0
     goal: str | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     cut: Cut | None = None
     detail: str = ""
 
@@ -188,7 +188,7 @@ class Transcript:
     seed: int = 0
     goal: str | None = None
     source: Source = Source.EXPERT
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
         if not len(self.observations) == len(self.actions) == len(self.rewards):

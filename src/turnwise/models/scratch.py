@@ -73,6 +73,11 @@ def build_model(
         KeyError: unknown size.
     """
     shape = SIZES[size]
+    known: dict[str, Any] = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         num_key_value_heads=shape["num_attention_heads"],
@@ -81,21 +86,14 @@ def build_model(
         # The usual 0.02 is made for widths of a thousand and more; at 64 it keeps a model from using its inputs for
         # hundreds of steps.
         initializer_range=0.8 * shape["hidden_size"] ** -0.5,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        **known,
         **shape,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
     never = [tokenizer.convert_tokens_to_ids(token) for token in (PAD, UNKNOWN, START, ACT)]
-    model.generation_config = GenerationConfig(
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        suppress_tokens=never,
-    )
+    model.generation_config = GenerationConfig(suppress_tokens=never, **known)
     return model
 
 
