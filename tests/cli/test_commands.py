@@ -237,15 +237,6 @@ def test_recipes_by_name(capsys: Captured, monkeypatch: pytest.MonkeyPatch, tmp_
     refused(["recipe", "demo", "--seeds", "0"], capsys, "at least one seed")
 
 
-@pytest.mark.parametrize("name", catalogue.RECIPES)
-def test_a_recipe_is_a_module_with_main(name: str) -> None:
-    import inspect
-    from importlib import import_module
-
-    parameters = inspect.signature(import_module(f"turnwise.recipes.{name}").main).parameters
-    assert {"quick", "out", "seeds"} <= set(parameters)
-
-
 def test_an_interrupted_warm_start_is_resumed_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from turnwise import runs
     from turnwise.recipes.settings import Training, WarmStart, World

@@ -65,7 +65,7 @@ def test_a_value_from_a_file_has_the_type_of_its_setting_or_is_refused(value: An
 NONSENSE = {
     "env": "", "memory": -2, "max_tokens": 0, "max_turns": -1, "slots": 0, "deadline": 0.0, "on_length": "wait",
     "where": "cloud", "model": "", "lora": -1, "temperature": 0.0, "top_p": 0.0, "dtype": "int8", "template": "mine",
-    "demonstrations": -1, "skill": 1.5, "warm_start_epochs": 0, "warm_start_lr": 0.0, "lr": -1.0, "warmup": 2.0,
+    "demonstrations": -1, "skill": 1.5, "warm_start_epochs": 0, "warm_start_lr": -1.0, "lr": -1.0, "warmup": 2.0,
     "max_grad_norm": -1.0, "micro_batch_tokens": 0, "schedule": "cosine", "steps": 0, "seed": -1, "save_every": 0,
     "record": -2, "threads": -1,
 }  # fmt: skip

@@ -110,7 +110,7 @@ def recall(learner: Any, episodes: Sequence[Episode]) -> Experience | None:
 
 
 def kl_penalty(learner: Any, experience: Experience, coefficient: float) -> tuple[list[Floats], Metrics]:
-    """−coefficient · k1 per action token, (n_action_tokens,) per episode, and ``kl``: nats per episode.
+    """−coefficient · k1 per action token, (n_action_tokens,) per episode, and ``kl``: nats per token (k1).
 
     Raises:
         TurnwiseError: the learner has no reference policy.
@@ -123,7 +123,7 @@ def kl_penalty(learner: Any, experience: Experience, coefficient: float) -> tupl
         )
     reference = unpack(learner.evaluate_reference(experience.batch).logp.double(), experience.episodes)
     total = sum(float((own - other).sum()) for own, other in zip(experience.logp, reference, strict=True))
-    return kl_in_reward(experience.logp, reference, coefficient), {"kl": (total, float(len(reference)))}
+    return kl_in_reward(experience.logp, reference, coefficient), {"kl": (total, float(sum(map(len, reference))))}
 
 
 def turn_rewards(experience: Experience, penalty: Sequence[Floats]) -> list[Floats]:

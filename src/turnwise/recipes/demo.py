@@ -57,7 +57,7 @@ def start(seed: int, out: str, tick: Callable[[], None], steps: int) -> None:
         SFT(),
         ERRAND,
         warm_start=MEDIOCRE,
-        optimiser=Optimiser(lr=MEDIOCRE.lr, warmup=0.1),
+        optimiser=Optimiser(lr=2e-3, warmup=0.1),
         steps=steps,
         seed=seed,
         save_every=steps,
@@ -126,10 +126,13 @@ def measure(trained: Trained, episodes: int) -> dict[str, float]:
     }
 
 
-def elsewhere(seed: int, out: str, tick: Callable[[], None], steps: int, episodes: int) -> dict[str, float]:
+def elsewhere(
+    seed: int, out: str, tick: Callable[[], None], steps: int, demonstrations: int, episodes: int
+) -> dict[str, float]:
     """Before and after in the world that none of us wrote."""
     vetted = VETTED[OTHER_WORLD].training
-    training = dataclasses.replace(vetted, seed=seed, threads=1, record=8, steps=steps)
+    warm = dataclasses.replace(vetted.warm_start, demonstrations=demonstrations)
+    training = dataclasses.replace(vetted, seed=seed, threads=1, record=8, steps=steps, warm_start=warm)
     folder = Path(out) / f"{OTHER_WORLD}-{seed}"
     trained = run(training, folder, progress=False, on_iteration=lambda *_: tick())
     before = _loaded(training, folder / "warm-start" / "final").evaluate(episodes)
@@ -161,10 +164,11 @@ def main(*, quick: bool = False, out: Path | str = "runs/demo", seeds: int | Non
     _refuse_used(out)
     n = seeds or (1 if quick else 3)
     steps, warm, episodes = (2, 8, 32) if quick else (20, 28, 256)
+    shown = 16 if quick else VETTED[OTHER_WORLD].training.warm_start.demonstrations
     began = time.perf_counter()
     common = {"out": str(out)}
     other = [
-        Job(f"{OTHER_WORLD}, seed {seed}", elsewhere, {**common, "seed": seed, "steps": steps, "episodes": episodes}, steps)
+        Job(f"{OTHER_WORLD}, seed {seed}", elsewhere, {**common, "seed": seed, "steps": steps, "demonstrations": shown, "episodes": episodes}, steps)
         for seed in range(n)
     ]  # fmt: skip
     starts = [Job(f"start model {seed}", start, {**common, "seed": seed, "steps": warm}, warm) for seed in range(n)]

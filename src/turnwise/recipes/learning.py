@@ -18,9 +18,13 @@ HEADING = ("setting", "success", "return", "greedy return", "best known", "greed
 """Columns of the table."""
 
 
-def train_once(name: str, seed: int, out: str, steps: int, episodes: int, tick: Callable[[], None]) -> dict[str, float]:
+def train_once(
+    name: str, seed: int, out: str, steps: int, demonstrations: int, episodes: int, tick: Callable[[], None]
+) -> dict[str, float]:
     """One run of a vetted setting and its evaluation on held-out tasks."""
     training = dataclasses.replace(VETTED[name].training, seed=seed, threads=1, steps=steps)
+    warm = dataclasses.replace(training.warm_start, demonstrations=demonstrations)
+    training = dataclasses.replace(training, warm_start=warm)
     trained = run(training, Path(out) / f"{name}-{seed}", progress=False, on_iteration=lambda *_: tick())
     sampled, greedy = trained.evaluate(episodes), trained.evaluate(episodes, greedy=True)
     return {
@@ -52,11 +56,19 @@ def measure(
         By name: ``runs``, ``best``, ``share``, ``bar``, ``held`` and ``cells`` of the table.
     """
     steps = {name: 2 if quick else VETTED[name].training.steps for name in names}
+    shown = {name: 32 if quick else VETTED[name].training.warm_start.demonstrations for name in names}
     jobs = [
         Job(
             f"{name}, seed {seed}",
             train_once,
-            {"name": name, "seed": seed, "out": str(out), "steps": steps[name], "episodes": episodes},
+            {
+                "name": name,
+                "seed": seed,
+                "out": str(out),
+                "steps": steps[name],
+                "demonstrations": shown[name],
+                "episodes": episodes,
+            },
             steps[name],
         )
         for name in names

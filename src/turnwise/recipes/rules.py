@@ -29,10 +29,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
         "demonstrations": (lambda x: x >= 0, "use 0 for no warm start, or a number of episodes"),
         "skill": (lambda x: 0 <= x <= 1, "it is the probability of the expert's action, in [0, 1]"),
         "epochs": (lambda x: x >= 1, "the demonstrations would never be used; for no warm start use demonstrations=0"),
-        "lr": (
-            lambda x: x > 0,
-            "nothing would be learnt; 2e-3 is usual for a model from scratch, 1e-5 for a loaded one",
-        ),
+        "lr": (lambda x: x >= 0, "a negative rate climbs the wrong way; use 0 for the default or a positive number"),
     },
     "Optimiser": {
         "lr": (lambda x: x >= 0, "a negative rate climbs the wrong way; use 0 for the default or a positive number"),

@@ -79,13 +79,13 @@ class WarmStart:
         skill: Share of the demonstrator's actions that are the expert's; the others are random. At 1 they are
             perfect, at 0 no expert is needed.
         epochs: Passes over the demonstrations.
-        lr: Peak learning rate.
+        lr: Peak learning rate; 0 takes 2e-3 for a model from scratch, else what the optimiser's default would be.
     """
 
     demonstrations: int = 0
     skill: float = 0.2
     epochs: int = 3
-    lr: float = 2e-3
+    lr: float = 0.0
 
     def __post_init__(self) -> None:
         check(self)

@@ -137,7 +137,7 @@ def run(
         reference = policy.reference() if getattr(training.algorithm, "kl_coef", 0) else None
         learner = LocalLearner(
             policy,
-            lr=training.optimiser.lr or _default_lr(training.model),
+            lr=training.optimiser.lr or _default_lr(training.model, scratch=5e-4),
             schedule=training.optimiser.schedule,
             warmup=training.optimiser.warmup,
             max_grad_norm=training.optimiser.max_grad_norm,
@@ -255,11 +255,11 @@ def _sampling(training: Training) -> Any:
     )
 
 
-def _default_lr(model: Model) -> float:
+def _default_lr(model: Model, *, scratch: float) -> float:
     from turnwise.models import SIZES
 
     if model.model in SIZES:
-        return 5e-4
+        return scratch
     return 1e-4 if model.lora else 1e-5
 
 
@@ -338,7 +338,7 @@ def _warm_start(training: Training, policy: Any, out: Path, transcripts: Sequenc
     config = {"training": training.to_config(), "phase": "warm-start"}
     folder = RunFolder.open(phase) if started else RunFolder.create(phase, config, seeds={"run": training.seed})
     with folder:
-        learner = LocalLearner(policy, lr=warm.lr, warmup=0.1)
+        learner = LocalLearner(policy, lr=warm.lr or _default_lr(training.model, scratch=2e-3), warmup=0.1)
         try:
             shown = progress and not folder.final.exists()
             train(sft, source, learner, folder, steps=steps, save_every=steps, record=0, progress=shown)
