@@ -135,11 +135,12 @@ class Batch:
         order = rng.permutation(len(self))
         passed = np.zeros(len(self) + 1, np.int64)
         passed[1:] = np.cumsum(per_sequence.numpy()[order])
-        n = max(1, min(len(self), round(int(passed[-1]) / turns)))
-        ends = passed[-1] * np.arange(1, n) / n
-        cuts: NDArray[np.intp] = np.searchsorted(passed, ends)
-        nearer_below = ends - passed[cuts - 1] < passed[cuts] - ends
-        for part in np.split(order, cuts - nearer_below):
+        total = int(passed[-1])
+        n = max(1, min(len(self), round(total / turns)))
+        ends: NDArray[np.float64] = total * np.arange(1, n) / n
+        above = cast("NDArray[np.int64]", np.searchsorted(passed, ends))
+        nearer_below: NDArray[np.bool_] = ends - passed[above - 1] < passed[above] - ends
+        for part in np.split(order, above - nearer_below):
             if len(part):
                 yield self.select(_tensor(part))
 

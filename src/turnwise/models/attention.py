@@ -165,7 +165,10 @@ def attention(
     if asked:
         raise UnsupportedAttentionError(f"{type(module).__name__} asks for {', '.join(asked)}")
     if plan is None:
-        raise UnsupportedAttentionError(f"{type(module).__name__} does not pass the packing plan on to its attention")
+        raise UnsupportedAttentionError(
+            f"{type(module).__name__} got no packing plan: its model does not pass keywords on to attention, or was called "
+            "by itself; call the Policy around it, or model.set_attn_implementation('sdpa') first"
+        )
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     return plan.attend(module.layer_idx, query, key, value, scale), None  # pyright: ignore[reportArgumentType]
 
