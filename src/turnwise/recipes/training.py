@@ -120,7 +120,7 @@ def run(
     with folder:
         try:
             transcripts = _demonstrations(training, world, demonstrations)
-            policy = _first_policy(training, world, transcripts)
+            policy = _first_policy(training, world, transcripts, folder.tokenizer)
         except BaseException:
             # A mistyped model or option leaves no run behind that would be in the way of the corrected command.
             if not resume:
@@ -230,9 +230,6 @@ def make_collector(
     from turnwise.rollout import Collector, Memory
 
     settings = training.world
-    where = settings.where
-    if where == "auto":
-        where = "inline" if world.inline else "thread"
     memory = Memory(None if settings.memory < 0 else settings.memory, policy.context_limit, settings.compact)
     return Collector(
         make_env or world.make,
@@ -241,10 +238,17 @@ def make_collector(
         memory=memory,
         on_length=settings.on_length,
         max_turns=settings.max_turns or None,
-        where=where,
+        where=_where(training, world),
         deadline=settings.deadline,
         seed=training.seed,
     )
+
+
+def _where(training: Training, world: EnvSpec) -> Any:
+    """Where environments run."""
+    if training.world.where != "auto":
+        return training.world.where
+    return "inline" if world.inline else "thread"
 
 
 def _sampling(training: Training) -> Any:
@@ -301,15 +305,15 @@ def _demonstrations(training: Training, world: EnvSpec, given: Sequence[Transcri
     return demonstrate(world.make, seeds, skill=training.warm_start.skill, seed=training.seed, max_turns=limit)
 
 
-def _first_policy(training: Training, world: EnvSpec, transcripts: Sequence[Transcript]) -> Any:
+def _first_policy(training: Training, world: EnvSpec, transcripts: Sequence[Transcript], home: Path) -> Any:
     """The policy as it is built or loaded, before it has learnt anything."""
-    from turnwise.models import SIZES, Policy, build_model, build_tokenizer
+    from turnwise.models import SIZES, Policy, build_model
     from turnwise.models.policy import with_lora
     from turnwise.text import Renderer
     from turnwise.text.renderer import PLAIN
 
     if training.model.model in SIZES:
-        tokenizer = build_tokenizer(_texts(world, transcripts))
+        tokenizer = _tokenizer(training, world, transcripts, home)
         model = build_model(tokenizer, training.model.model, seed=training.seed)
         template = PLAIN if training.model.template == "plain" else None
         renderer = Renderer(tokenizer, system=training.model.system or None, template=template)
@@ -347,35 +351,34 @@ def _warm_start(training: Training, policy: Any, out: Path, transcripts: Sequenc
             raise Interrupted(out, 0, 0, training.steps) from None
 
 
-def _texts(world: EnvSpec, transcripts: Sequence[Transcript]) -> list[str]:
+def _tokenizer(training: Training, world: EnvSpec, transcripts: Sequence[Transcript], home: Path) -> Any:
+    """A tokenizer of the words of the environment, stored with the run: nobody promises that a resumed run hears the
+    same ones."""
+    from transformers import PreTrainedTokenizerFast
+
+    from turnwise.models import build_tokenizer
+    from turnwise.runs.atomic import new_folder
+
+    if not home.exists():
+        made = build_tokenizer(_texts(training, world, transcripts))
+        with new_folder(home) as temporary:
+            made.save_pretrained(temporary)
+    return PreTrainedTokenizerFast.from_pretrained(home)
+
+
+def _texts(training: Training, world: EnvSpec, transcripts: Sequence[Transcript]) -> list[str]:
     """Texts that a from-scratch tokenizer has to know: the demonstrations, else what random play shows."""
-    from turnwise.envs import demonstrate
-    from turnwise.envs.errors import NotOffered
+    from turnwise.rollout import rehearse
 
     texts = list(world.actions)
-    if not transcripts:
-        try:
-            transcripts = demonstrate(world.make, range(64), skill=0.0, max_turns=50)
-        except NotOffered:
-            texts += _explore(world)
     for transcript in transcripts:
         texts += [*transcript.observations, *transcript.actions, transcript.last_obs, transcript.goal or ""]
-    return texts
-
-
-def _explore(world: EnvSpec) -> list[str]:
-    """What an environment says to actions that mean nothing, where it offers no legal ones."""
-    env = world.make()
-    if hasattr(env, "agents"):
-        return [env.reset(seed)[1] for seed in range(64)]
-    seen: list[str] = []
-    for seed in range(16):
-        obs, _ = env.reset(seed=seed)
-        seen.append(obs)
-        for number in range(20):
-            obs, _, terminated, truncated, _ = env.step(str(number))
-            seen.append(obs)
-            if terminated or truncated:
-                break
-    env.close()
-    return seen
+    if transcripts:
+        return texts
+    where = _where(training, world)
+    # An environment that is not known to answer at once may take its time.
+    turns = 50 if where == "inline" else 20
+    heard = rehearse(
+        world.make, range(64), actions=texts, max_turns=turns, where=where, deadline=training.world.deadline
+    )
+    return texts + heard
