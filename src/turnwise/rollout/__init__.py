@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from turnwise.rollout.collector import Collector
     from turnwise.rollout.judged import Judged
+    from turnwise.rollout.rehearsal import rehearse
     from turnwise.rollout.task import TRAIN_SEEDS, Task, held_out_tasks, training_tasks
     from turnwise.rollout.transcripts import Logged, episodes_of
     from turnwise.rollout.view import Memory
@@ -24,6 +25,7 @@ _HOME = {
     "Task": "task",
     "episodes_of": "transcripts",
     "held_out_tasks": "task",
+    "rehearse": "rehearsal",
     "training_tasks": "task",
 }
 
@@ -36,6 +38,7 @@ __all__ = [
     "Task",
     "episodes_of",
     "held_out_tasks",
+    "rehearse",
     "training_tasks",
 ]
 

@@ -10,31 +10,25 @@ What this file leaves out: rewards other than the environment's own, and anythin
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 from turnwise.engines import Engine, LocalEngine, Request
 from turnwise.engines.noise import mix
 from turnwise.episode import Cut, Episode, Stop
 from turnwise.errors import TurnwiseError
 from turnwise.models import Policy, Sampling
+from turnwise.rollout.loop import run_to_end
 from turnwise.rollout.task import Task, training_tasks
 from turnwise.rollout.view import Memory, Overflow, View
 from turnwise.rollout.workers import (
     EnvironmentFailure,
     Event,
-    InlineWorker,
-    ProcessWorker,
-    ThreadWorker,
+    Where,
     Worker,
-    WorldFactory,
+    new_worker,
 )
-
-Result = TypeVar("Result")
-Where = Literal["inline", "thread", "process"]
-"""Where environments run."""
 
 
 class Versioned(Protocol):
@@ -126,7 +120,7 @@ class Collector:
             EngineError: the engine cannot sample; nothing is kept of this call.
             TurnwiseError: more environments hang in threads than may be left behind.
         """
-        return _run(self._collect(list(tasks), sampling or self.policy.sampling, on_episode))
+        return run_to_end(self._collect(list(tasks), sampling or self.policy.sampling, on_episode))
 
     def close(self) -> None:
         """Close all environments."""
@@ -173,11 +167,7 @@ class Collector:
                 f"{len(self._hanging)} instances of environment {self._hanging[0].name} hang, each in a thread that nothing "
                 "can end; run them in processes (where='process'), which can be ended, or look for what they wait for"
             )
-        make_world = WorldFactory(self.make_env)
-        if self.where == "inline":
-            return InlineWorker(make_world)
-        kind = ThreadWorker if self.where == "thread" else ProcessWorker
-        return kind(make_world, self.deadline)
+        return new_worker(self.make_env, self.where, self.deadline)
 
     def _retire(self, worker: Worker) -> None:
         worker.close()
@@ -259,47 +249,3 @@ class Collector:
         if completion.stop is Stop.LENGTH and self.on_length == "truncate":
             return None
         return self.policy.renderer.action_text(completion.ids)
-
-
-def _run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run to the end, also where an event loop is running already (a notebook)."""
-    if not _loop_is_running():
-        return asyncio.run(work)
-    outcome: list[Result] = []
-    failure: list[BaseException] = []
-    cancel: list[Callable[[], object]] = []
-
-    async def main() -> Result:
-        task = asyncio.current_task()
-        assert task is not None
-        loop = asyncio.get_running_loop()
-        cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
-        return await work
-
-    def target() -> None:
-        try:
-            outcome.append(asyncio.run(main()))
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    try:
-        thread.join()
-    except BaseException:
-        # Interrupted while waiting: nothing may go on collecting behind our back.
-        for stop in cancel:
-            stop()
-        thread.join()
-        raise
-    if failure:
-        raise failure[0]
-    return outcome[0]
-
-
-def _loop_is_running() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

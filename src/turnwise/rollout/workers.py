@@ -19,13 +19,16 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from turnwise.episode import Cut
 
 log = logging.getLogger(__name__)
+
+Where = Literal["inline", "thread", "process"]
+"""Where environments run."""
 
 # A new interpreter and its imports; the environment's own deadline begins after that.
 _START_UP = 120.0
@@ -230,6 +233,20 @@ class Worker(Protocol):
     def alive(self) -> bool:
         """Something of it is still running, although it may have been closed."""
         ...
+
+
+def new_worker(make_env: Callable[[], Any], where: Where, deadline: float) -> Worker:
+    """A worker for one instance of an environment.
+
+    Args:
+        make_env: Makes the instance.
+        where: Where it runs.
+        deadline: Seconds for one reset or step; unknown to ``inline``.
+    """
+    make_world = WorldFactory(make_env)
+    if where == "inline":
+        return InlineWorker(make_world)
+    return (ThreadWorker if where == "thread" else ProcessWorker)(make_world, deadline)
 
 
 class InlineWorker:

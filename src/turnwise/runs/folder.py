@@ -5,6 +5,7 @@
     tensorboard/               the same for TensorBoard
     episodes/000012.parquet    the episodes of iteration 12
     checkpoints/000012/        everything needed to go on after iteration 12; also a Hugging Face model folder
+    tokenizer/                 of a model from scratch, made of the words that its environment said
     final/                     the trained model, a Hugging Face model folder
     eval.json                  the last evaluation
 
@@ -20,6 +21,7 @@ import logging
 import math
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -135,6 +137,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def tokenizer(self) -> Path:
+        """The tokenizer of a model from scratch."""
+        return self.path / "tokenizer"
+
+    @property
     def tensorboard(self) -> Path:
         """Event files."""
         return self.path / "tensorboard"
@@ -193,6 +200,7 @@ class RunFolder:
         """Forget a run in which nothing has happened yet, and close it. The folder goes too, if nothing else is in it."""
         with disk(self.path, "clean"):
             (self.path / "config.json").unlink(missing_ok=True)
+            shutil.rmtree(self.tokenizer, ignore_errors=True)
             self.close()
             (self.path / _LOCK).unlink(missing_ok=True)
             if not any(self.path.iterdir()):
