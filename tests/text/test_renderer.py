@@ -135,7 +135,6 @@ def test_a_system_message_comes_first_and_once() -> None:
 @pytest.mark.parametrize(
     ("template", "why"),
     [
-        (templates.FORGETS_THINKING, "rewrites an earlier turn"),
         (templates.CLOSES_AT_END, "rewrites an earlier turn"),
         (templates.THINKS_FIRST, "generation prompt"),
         (templates.LAST_ONLY, "rewrites an earlier turn"),
@@ -151,6 +150,20 @@ def test_templates_that_do_not_only_append_are_refused_with_the_remedy(template:
         Renderer(templates.byte_level(template))
     assert "--template plain" in str(caught.value)
     assert Renderer(templates.byte_level(template), template=PLAIN).stop
+
+
+def test_a_template_that_only_decorates_the_latest_answer_renders_the_past() -> None:
+    tokenizer = templates.byte_level(templates.FORGETS_THINKING)
+    renderer = Renderer(tokenizer)
+    said = [
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": "north"},
+        {"role": "user", "content": "on"},
+    ]
+    whole = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+    deltas = np.concatenate([renderer.first("go"), renderer.action_ids("north"), renderer.following("on")])
+    assert deltas.tolist() == tokenizer.encode(whole, add_special_tokens=False)
+    assert renderer.stop >= {tokenizer.convert_tokens_to_ids("<|im_end|>")}
 
 
 def test_a_refused_system_message_is_named() -> None:
