@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 
 import gymnasium
 import pytest
@@ -247,3 +248,20 @@ def test_binary_search_finds_the_number() -> None:
         assert all(t.metrics == {"success": 1.0} and len(t.actions) <= turns for t in shown)
         assert all(t.rewards[-1] == 1.0 and set(t.rewards[:-1]) <= {-0.02} for t in shown)
     check_env(lambda: make("guess"))
+
+
+@env(max_turns=3)
+async def travels(agent, rng):
+    """Can be found by its name."""
+    await agent.act("hello")
+
+
+def test_a_story_travels_by_name() -> None:
+    assert pickle.loads(pickle.dumps(travels)) is travels
+
+    @env(max_turns=3)
+    async def hidden(agent, rng):
+        await agent.act("hello")
+
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        pickle.dumps(hidden)

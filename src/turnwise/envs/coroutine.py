@@ -385,6 +385,10 @@ class EnvFactory:
         self._story = story
         self.__name__, self.__doc__, self.__module__ = self.name, story.__doc__, story.__module__
 
+    def __reduce__(self) -> str:
+        # By name, like any function: what the decorator has hidden behind this object cannot be found by its own.
+        return self._story.__qualname__
+
     def actions_for(self, options: Mapping[str, Any]) -> tuple[str, ...]:
         """Example actions under the given options."""
         own = {**self.options, **{key: value for key, value in options.items() if key in self.options}}

@@ -191,6 +191,21 @@ def make(env_id: str, **options: Any) -> Any:
     return found.make(**options)
 
 
+@dataclass(frozen=True)
+class ByName:
+    """Makes an environment by its name, also in a process that has yet to import it.
+
+    Attributes:
+        name: See `make`.
+    """
+
+    name: str
+
+    def __call__(self, **options: Any) -> Any:
+        """Make the environment."""
+        return make(self.name, **options)
+
+
 def _check_signature(env_id: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
     bound = factory.keywords if isinstance(factory, partial) else {}
     try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from turnwise.envs.registry import EnvSpec, make, of_factory, spec
+from turnwise.envs.registry import ByName, EnvSpec, of_factory, spec
 from turnwise.episode import Transcript
 from turnwise.errors import TurnwiseError
 from turnwise.recipes.settings import Model, Optimiser, Training, WarmStart, World
@@ -201,8 +201,9 @@ def resolve_env(training: Training, env: EnvSpec | Callable[..., Any] | None) ->
         TurnwiseError: no such environment, or an option that it does not have; one is made to find out.
     """
     if env is None:
-        make(training.world.env).close()
-        return spec(training.world.env)
+        by_name = ByName(training.world.env)
+        by_name().close()
+        return dataclasses.replace(spec(training.world.env), make=by_name)
     return env if isinstance(env, EnvSpec) else of_factory(training.world.env, env)
 
 

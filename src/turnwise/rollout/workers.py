@@ -19,11 +19,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pickle import PicklingError
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from turnwise.episode import Cut
+from turnwise.errors import TurnwiseError
 
 log = logging.getLogger(__name__)
 
@@ -367,6 +369,9 @@ class ProcessWorker:
     """In a process of its own, with a deadline; a world that hangs or kills its process is ended and named.
 
     Messages are JSON. `make_world` must be importable from a fresh interpreter.
+
+    Raises:
+        TurnwiseError: it is not.
     """
 
     def __init__(self, make_world: WorldFactory, deadline: float) -> None:
@@ -375,8 +380,15 @@ class ProcessWorker:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve_process, args=(make_world, theirs), daemon=True)
-        self._process.start()
-        theirs.close()
+        try:
+            self._process.start()
+        except (PicklingError, AttributeError, TypeError) as error:
+            raise TurnwiseError(
+                f"environment {self.name} cannot be sent to a process: {error}. Define it at the top level of a module or "
+                "file, or run it in threads (where='thread')"
+            ) from error
+        finally:
+            theirs.close()
         # A thread of its own to wait in: a shared pool has fewer threads than there are worlds.
         self._waiter = ThreadPoolExecutor(1, thread_name_prefix="turnwise-env")
         self._made = False
