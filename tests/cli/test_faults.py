@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,13 @@ def test_a_run_outlives_its_environments(name: str, where: str, reason: str, fil
     said = " ".join(capsys.readouterr().err.split())
     assert f"turn 1: the environment {reason}" in said
     assert f"{name}, seed " in said
+    assert main(["eval", str(out), "--episodes", "12", "--quiet"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "broken by the environment and not counted, first: " + name in said
+    if where == "thread":
+        fatal = next(seed for seed in range(99) if random.Random(seed).randrange(3) == 0)
+        assert main(["play", f"{file}:{name}", "--seed", str(fatal), "--model", str(out)]) == 2
+        assert f"{name}, seed {fatal}, turn 1: the environment {reason}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_one_that_always_breaks_is_refused(file: Path, capsys: Any) -> None:

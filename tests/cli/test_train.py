@@ -124,6 +124,7 @@ def test_models_that_are_not_there(
     # The variable was read when an earlier test loaded the library.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     refused([*SMALL, "--model", str(tmp_path / "nowhere"), "--out", str(out)], capsys, "nowhere", "--model tiny")
+    refused([*SMALL, "--model", "tinny", "--out", str(out)], capsys, "no model 'tinny'; did you mean 'tiny'?")
     refused([*SMALL, "--model", "nobody/nothing", "--out", str(out)], capsys, "nobody/nothing", "--model tiny")
     for file in (trained / "final").glob("*token*"):
         file.unlink()

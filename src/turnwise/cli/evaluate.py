@@ -40,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     if values["episodes"] < 1:
         raise TurnwiseError(f"--episodes {values['episodes']} leaves nothing to evaluate; use at least 1")
     actor = resolve(values["run"], values["model"], values["env"], values)
+    from turnwise.cli.console import output, say
     from turnwise.recipes.training import resolve_env
     from turnwise.runs import summarise
 
@@ -49,6 +50,10 @@ def main(arguments: Sequence[str]) -> int:
     evaluation = summarise(done)
     best = optimum(actor, world)
     _show(actor, world, evaluation, best, values)
+    broken = [episode.detail for episode in done if episode.failed]
+    if broken:
+        more = f"{len(broken)} more episodes were" if len(broken) > 1 else "1 more episode was"
+        say(output(), f"{more} broken by the environment and not counted, first: {broken[0]}")
     _write(actor, evaluation, best, values)
     return 0
 
@@ -107,8 +112,6 @@ def _show(actor: Actor, world: EnvSpec, evaluation: Evaluation, best: float | No
     table.add_row("turns", *_figures(evaluation.turns), "")
     table.add_row("tokens", *_figures(evaluation.tokens), "")
     console.print(table)
-    if evaluation.failed:
-        say(console, f"{evaluation.failed} more episodes were broken by the environment and are not counted")
 
 
 def _figures(estimate: Estimate, *, percent: bool = False) -> tuple[str, str, str]:

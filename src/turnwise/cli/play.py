@@ -180,9 +180,9 @@ def _watch_model(values: dict[str, Any]) -> int:
     world = resolve_env(actor.training, None)
     policy = actor.policy()
     limits = [limit for limit in (world.max_turns, actor.training.world.max_turns) if limit]
-    # Shown as it happens, so the environment runs here and not in a worker.
+    # Shown as it happens, so the environment runs in this process, though where it can miss its deadline.
     training = dataclasses.replace(
-        actor.training, world=dataclasses.replace(actor.training.world, where="inline", slots=1)
+        actor.training, world=dataclasses.replace(actor.training.world, where="thread", slots=1)
     )
     console = output()
     collector = make_collector(

@@ -320,7 +320,7 @@ def _first_policy(training: Training, world: EnvSpec, transcripts: Sequence[Tran
         renderer = Renderer(tokenizer, system=training.model.system or None, template=template)
         policy = Policy(model, tokenizer, renderer=renderer, sampling=_sampling(training))
     else:
-        policy = load_policy(training, training.model.model)
+        policy = _loaded(training)
     if training.model.lora:
         adapted = with_lora(policy.model, training.model.lora)
         policy = Policy(adapted, policy.tokenizer, renderer=policy.renderer, sampling=policy.sampling)
@@ -350,6 +350,20 @@ def _warm_start(training: Training, policy: Any, out: Path, transcripts: Sequenc
         except Interrupted:
             # What is resumed is the run; the warm start goes on by itself.
             raise Interrupted(out, 0, 0, training.steps) from None
+
+
+def _loaded(training: Training) -> Any:
+    """The model by its folder or id; a name that is neither may be a slip for one of the sizes."""
+    from turnwise.envs.errors import did_you_mean
+    from turnwise.models import SIZES
+
+    try:
+        return load_policy(training, training.model.model)
+    except TurnwiseError as error:
+        near = did_you_mean(training.model.model, SIZES)
+        if not near or Path(training.model.model).exists():
+            raise
+        raise TurnwiseError(f"there is no model {training.model.model!r}{near} ({error})") from error
 
 
 def _tokenizer(training: Training, world: EnvSpec, transcripts: Sequence[Transcript], home: Path) -> Any:
