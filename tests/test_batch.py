@@ -45,7 +45,7 @@ def sequences(episodes: list[Episode], bootstrap: bool) -> list[tuple[int, list[
                 found.append((i, []))
             found[-1][1].extend((int(x), False, False, t) for x in turn.obs)
             found[-1][1].extend((int(x), True, False, t) for x in turn.act)
-        if bootstrap and episode.truncated:
+        if bootstrap and episode.truncated and len(episode.last_obs):
             if episode.last_fresh:
                 found.append((i, []))
             n = len(episode.turns)

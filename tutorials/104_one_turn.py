@@ -13,7 +13,8 @@ from turnwise.envs import PromptEnv
 
 STEPS = int(os.environ.get("TUTORIAL_STEPS", "30"))  # the tests run one iteration to see that it works
 
-ASKED = [{"prompt": f"say a number larger than {n}", "n": n} for n in range(10, 60)]
+PROMPTS = [{"prompt": f"say a number larger than {n}", "n": n} for n in range(10, 70)]
+ASKED, HELD_OUT = [row for row in PROMPTS if row["n"] % 4], [row for row in PROMPTS if not row["n"] % 4]
 
 
 def judge(prompt: str, completion: str, row: dict) -> float:
@@ -24,8 +25,8 @@ def judge(prompt: str, completion: str, row: dict) -> float:
 class Numbers(PromptEnv):
     """The prompts above, with numbers as examples of replies for the tokenizer and for demonstrations."""
 
-    def __init__(self) -> None:
-        super().__init__(ASKED, judge)
+    def __init__(self, rows: list[dict] = ASKED) -> None:
+        super().__init__(rows, judge)
 
     def legal_actions(self) -> tuple[str, ...]:
         return tuple(str(n) for n in range(10, 100))
@@ -34,4 +35,5 @@ class Numbers(PromptEnv):
 if __name__ == "__main__":
     for name in ("rloo", "reinforce", "ppo"):
         trained = turnwise.train(Numbers, name, demonstrations=300, skill=0, max_tokens=4, steps=STEPS)
-        print(f"{name}: {trained.evaluate(256)}")
+        # Its seed chooses the prompt, so prompts to hold out are for you to choose.
+        print(f"{name}: {trained.evaluate(256, env=lambda: Numbers(HELD_OUT))}")

@@ -189,14 +189,12 @@ class Outputs:
         entropy: (A,) float32, entropy in nats of the distribution each action token was drawn from.
         value: (A,) float32, value of the context before each action token; None without a value head.
         final_value: (F,) float32, value at each sentinel; None without a value head.
-        score: (S,) float32, score of each whole sequence; None without a score head.
     """
 
     logp: Tensor
     entropy: Tensor
     value: Tensor | None = None
     final_value: Tensor | None = None
-    score: Tensor | None = None
 
 
 def sequences_of(episode: Episode) -> list[list[int]]:
@@ -215,8 +213,8 @@ def pack(episodes: Sequence[Episode], streams: Streams | None = None, *, bootstr
     Args:
         episodes: Episodes with at least one turn each.
         streams: name -> one array per episode over its action tokens, (n_action_tokens,).
-        bootstrap: Append `last_obs` and a sentinel to every truncated episode, so that its value can be read.
-            Sentinels come in the order of the episodes.
+        bootstrap: Append `last_obs` and a sentinel to every truncated episode that has one, so that its value can be
+            read. Sentinels come in the order of the episodes.
 
     Returns:
         Sequences in the order of the episodes; ``seq["episode"]`` maps each back to its episode.
@@ -261,7 +259,7 @@ def pack(episodes: Sequence[Episode], streams: Streams | None = None, *, bootstr
                 begin(i)
             add(turn.obs, t, is_action=False)
             add(turn.act, t, is_action=True)
-        if bootstrap and episode.truncated:
+        if bootstrap and episode.truncated and len(episode.last_obs):
             n = len(episode.turns)
             if episode.last_fresh:
                 begin(i)

@@ -106,6 +106,7 @@ def test_only_truncation_bootstraps() -> None:
     """By hand: γ = ½, λ = ½, rewards (1, 2), values (10, 20), 40 after the last observation.
 
     Truncated: δ = (1 + 10 − 10, 2 + 20 − 20) = (1, 2), A = (1 + ¼·2, 2). Terminated: δ = (1, 2 − 20), A = (1 − ¼·18, −18).
+    Truncated without a last observation: 20, the last state acted in, stands in for it: δ = (1, 2 + 10 − 20), A = (1 − ¼·8, −8).
     """
     episodes = [
         episode([1, 2]),
@@ -115,12 +116,12 @@ def test_only_truncation_bootstraps() -> None:
     ]
     experience = recall(Critic({7: 10.0, 8: 20.0}, 40.0), episodes)
     assert experience is not None
-    assert experience.bootstrap.tolist() == [0.0, 40.0, 40.0]
+    assert experience.bootstrap.tolist() == [0.0, 40.0, 20.0]
     penalty = [np.zeros(e.n_action_tokens) for e in experience.episodes]
     advantages, targets, _ = PPO(reward_scale=1.0, gamma=0.5, lam=0.5).credit(experience, penalty)
-    for target, expected in zip(targets, [[6.5, 2.0], [11.5, 22.0], [11.5, 22.0]], strict=True):
+    for target, expected in zip(targets, [[6.5, 2.0], [11.5, 22.0], [9.0, 12.0]], strict=True):
         assert per_turn([target], [episodes[0]])[0].tolist() == expected
-    flat = np.array([-3.5, -18.0, 1.5, 2.0, 1.5, 2.0])
+    flat = np.array([-3.5, -18.0, 1.5, 2.0, -1.0, -8.0])
     whitened = (flat - flat.mean()) / flat.std(ddof=1)
     np.testing.assert_allclose(np.concatenate(per_turn(advantages, experience.episodes)), whitened, atol=1e-6)
 
@@ -131,8 +132,8 @@ def test_a_token_is_a_step_where_asked_for() -> None:
     assert experience is not None
     penalty = [np.array([0.0, 1.0, 0.0])]
     _, targets, _ = TokenPPO(reward_scale=1.0, gamma=0.5, lam=1.0).credit(experience, penalty)
-    # Returns from the last token back: 6 + ½·8 = 10, 1 + ½·10 = 6, 4 + ½·6 = 7.
-    assert targets[0].tolist() == [7.0, 6.0, 10.0]
+    # Returns from the last token back, discounted from turn to turn: 6 + ½·8 = 10, 1 + 10 = 11, 4 + ½·11 = 9.5.
+    assert targets[0].tolist() == [9.5, 11.0, 10.0]
 
 
 def test_the_sentinel_reads_the_learners_own_value() -> None:

@@ -125,7 +125,10 @@ def test_only_a_truncated_episode_bootstraps() -> None:
 
 def test_an_unscorable_reward_moves_neither_policy_nor_critic() -> None:
     advantages, targets = credit.gae_turns([[1.0, np.nan, 1.0]], [[0.3, 0.4, 0.5]], None, 1.0, 1.0)
-    np.testing.assert_array_equal(advantages[0], [0.0, 0.0, 0.5])
+    np.testing.assert_array_equal(advantages[0], [np.nan, np.nan, 0.5])
+    moved = credit.whiten([*advantages, np.array([1.5])])
+    np.testing.assert_allclose(moved[0][:2], 0.0)
+    assert moved[0][2] == pytest.approx(-(0.5**0.5))
     np.testing.assert_array_equal(targets[0], [0.3, 0.4, 1.0])
 
 

@@ -141,8 +141,8 @@ def test_the_driver_passes_on_progress_iterations_and_fresh_weights(tmp_path: Pa
             on_iteration=lambda number, values: seen.append(("after", (number, values["total/episodes"]))),
         )  # fmt: skip
     assert seen == [
-        ("anneal", 0.0), ("refresh", 0), ("collect", 0), ("after", (1, 8.0)),
-        ("anneal", 0.5), ("refresh", 1), ("collect", 1), ("after", (2, 16.0)),
+        ("anneal", 0.25), ("refresh", 0), ("collect", 0), ("after", (1, 8.0)),
+        ("anneal", 0.75), ("refresh", 1), ("collect", 1), ("after", (2, 16.0)),
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Algorithms: frozen dataclasses that collect episodes and improve a learner with them. Naming one is its vetted setting."""
+"""Algorithms: frozen dataclasses that collect episodes and improve a learner with them. Their defaults are vetted."""
 
 from __future__ import annotations
 

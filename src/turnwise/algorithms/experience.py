@@ -45,7 +45,8 @@ class Experience:
             that corrects for a rollout engine whose probabilities differ from the learner's; 1 where they agree).
         logp: Per episode (n_action_tokens,), the stream ``old_logp``.
         values: Per episode (n_action_tokens,), the critic before each token; empty without one.
-        bootstrap: (n_episodes,), value after the last action of truncated episodes, 0 for terminated ones.
+        bootstrap: (n_episodes,), value of the last observation of truncated episodes (of the last state acted in where
+            there is none), 0 for terminated ones.
         positions: Index of each in the list given to `recall`.
         given_turns: Number of turns of each episode in that list.
         metrics: Drift between rollout and learner.
@@ -103,7 +104,13 @@ def recall(learner: Any, episodes: Sequence[Episode]) -> Experience | None:
     values: list[Floats] = []
     if has_value:
         values = unpack(outputs.value.double(), usable)
-        bootstrap[[episode.truncated for episode in usable]] = outputs.final_value.double().numpy()
+        seen = [episode.truncated and len(episode.last_obs) > 0 for episode in usable]
+        bootstrap[seen] = outputs.final_value.double().numpy()
+        # Where nothing followed the last action (the context was full, the action was cut), the critic has never been
+        # trained at the place it would be read; the state before that action is the nearest it knows.
+        for i, episode in enumerate(usable):
+            if episode.truncated and not seen[i]:
+                bootstrap[i] = values[i][-len(episode.turns[-1].act)]
     logp = unpack(outputs.logp.double(), usable)
     turns = [len(episode.turns) for episode in episodes]
     return Experience(usable, batch, logp, values, bootstrap, positions, turns, drift(batch))
@@ -144,14 +151,14 @@ def climb(
     """`epochs` passes of minibatches of about `turns` turns, one optimizer step each.
 
     Args:
-        learner: Whose weights move. The order of the minibatches derives from its version, so a resumed run repeats it.
+        learner: Whose weights move. The order of the minibatches derives from its seed and version, so a resumed run repeats it.
         batch: All experience of the iteration.
         objective: What to minimise.
         epochs: Passes.
         turns: Turns per optimizer step.
         weights: Stream name -> weight function, evaluated on each whole minibatch.
     """
-    rng = np.random.default_rng(learner.version)
+    rng = np.random.default_rng([learner.seed, learner.version])
     parts: list[Metrics] = []
     for _ in range(epochs):
         for part in batch.minibatches(turns, rng):

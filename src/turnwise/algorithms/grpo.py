@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from turnwise.algorithms.experience import Floats, improve_without_critic, kl_penalty, recall, turn_rewards
-from turnwise.algorithms.settings import check_settings
+from turnwise.algorithms.settings import SettingsError, check_settings
 from turnwise.credit import group_relative, leave_one_out, uniform
 from turnwise.episode import Episode
 from turnwise.objectives import Weight, clipped, sequence_mean, token_mean
@@ -32,7 +32,7 @@ class GRPO:
         epochs: Passes over each iteration's experience.
         minibatch: Turns per optimizer step.
         entropy_coef: Weight of the entropy bonus.
-        kl_coef: Nats of divergence from the reference per unit of reward, taken off the reward (k1).
+        kl_coef: Reward taken off per nat of divergence from the reference (k1).
         normalise: Divide a group's advantages by the standard deviation of its returns.
     """
 
@@ -81,6 +81,11 @@ class RLOO(GRPO):
     """REINFORCE leave-one-out: GRPO with the other rollouts' mean as baseline, no division, every token alike."""
 
     normalise: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.normalise:
+            raise SettingsError("RLOO: normalise=True: RLOO does not divide by a deviation; use GRPO, which does")
 
     @property
     def weight(self) -> Weight:

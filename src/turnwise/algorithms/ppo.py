@@ -44,7 +44,7 @@ class PPO:
         minibatch: Turns per optimizer step.
         value_coef: Weight of the critic's loss.
         entropy_coef: Weight of the entropy bonus.
-        kl_coef: Nats of divergence from the reference per unit of reward, taken off the reward (k1).
+        kl_coef: Reward taken off per nat of divergence from the reference (k1).
         reward_scale: Multiplies rewards, so that returns are of order one.
     """
 
@@ -99,7 +99,7 @@ class PPO:
 class TokenPPO(PPO):
     """PPO whose steps are action tokens: the turn's reward falls on its last token, and values are read at each.
 
-    `gamma` and `lam` apply per token, so the horizon in turns shrinks with the length of the actions.
+    `gamma` and `lam` apply from turn to turn, not within one, so that the horizon does not shrink with the length of actions.
     """
 
     def credit(self, experience: Experience, penalty: list[Floats]) -> tuple[list[Floats], list[Floats], Weight]:
@@ -108,6 +108,6 @@ class TokenPPO(PPO):
         paid = place_at_end([episode.rewards for episode in experience.episodes], lengths)
         rewards = [self.reward_scale * (pay + tokens) for pay, tokens in zip(paid, penalty, strict=True)]
         advantages, targets = gae_tokens(
-            rewards, experience.values, experience.bootstrap, lengths, self.gamma, self.lam
+            rewards, experience.values, experience.bootstrap, lengths, self.gamma, self.lam, discount_turns=True
         )
         return [np.asarray(a) for a in whiten(advantages)], targets, token_mean

@@ -32,7 +32,7 @@ class Reinforce:
         epochs: Passes over each iteration's experience.
         minibatch: Turns per optimizer step.
         entropy_coef: Weight of the entropy bonus.
-        kl_coef: Nats of divergence from the reference per unit of reward, taken off the reward (k1).
+        kl_coef: Reward taken off per nat of divergence from the reference (k1).
         normalise: Divide advantages by their root mean square over the batch, without centring them again.
     """
 

@@ -39,7 +39,7 @@ def gae_turns(
 
     Returns:
         Advantages and value targets A + V, per episode (n_turns,) float64. Where an unscorable reward reaches, the
-        advantage is 0 and the target is the value itself, so that neither policy nor critic moves.
+        advantage is NaN (which `whiten` and `unit_scale` leave out and make 0) and the target is the value itself.
 
     Raises:
         ValueError: shapes that do not match, or `gamma` or `lam` outside [0, 1].
@@ -129,7 +129,7 @@ def _gae(
         for t in range(len(delta) - 1, -1, -1):
             running = delta[t] + decay[t] * running
             advantage[t] = running
-        advantage = np.where(np.isnan(advantage), 0.0, advantage)
         advantages.append(advantage)
-        targets.append(advantage + v)
+        # A target equal to the value teaches the critic nothing.
+        targets.append(np.where(np.isnan(advantage), v, advantage + v))
     return advantages, targets

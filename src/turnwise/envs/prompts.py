@@ -21,6 +21,9 @@ Judge = Callable[[str, str, Row], float]
 class PromptEnv(TextEnv):
     """One prompt, one completion, one judgement.
 
+    Held-out seeds ask the same rows: to measure on prompts that were not trained on, keep some back and evaluate in
+    a second `PromptEnv` of those (``trained.evaluate(env=...)``).
+
     Args:
         rows: Prompts, or mappings with a column "prompt" and any others that the judge reads.
         judge: Pays for a completion, given the prompt, the completion and the row.

@@ -39,6 +39,7 @@ class LocalLearner:
         max_grad_norm: Clip the global gradient norm to this; 0 leaves it.
         max_tokens: Tokens per micro-batch.
         reference: Frozen policy that a KL penalty is measured against.
+        seed: Of the order of minibatches.
 
     Attributes:
         version: Number of updates so far.
@@ -60,9 +61,11 @@ class LocalLearner:
         max_grad_norm: float = 1.0,
         max_tokens: int = 8192,
         reference: Policy | None = None,
+        seed: int = 0,
     ) -> None:
         self.policy = policy
         self.reference = reference
+        self.seed = seed
         self.version = 0
         self.lr = lr
         self.schedule = schedule

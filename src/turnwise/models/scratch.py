@@ -95,8 +95,3 @@ def build_model(
     never = [tokenizer.convert_tokens_to_ids(token) for token in (PAD, UNKNOWN, START, ACT)]
     model.generation_config = GenerationConfig(suppress_tokens=never, **known)
     return model
-
-
-def is_size(name: str) -> bool:
-    """`name` is one of the from-scratch sizes rather than a path or an id."""
-    return name in SIZES

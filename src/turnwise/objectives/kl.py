@@ -56,7 +56,7 @@ def kl_in_reward(
     Args:
         logp: Per episode (n_action_tokens,), under the policy that sampled them.
         reference_logp: The same under the reference, at the same temperature.
-        beta: Nats of divergence per unit of reward.
+        beta: Reward taken off per nat of divergence.
 
     Returns:
         Per episode (n_action_tokens,) float64.

@@ -159,7 +159,8 @@ class _Loop:
 
     def _collect(self, display: Progress) -> tuple[list[Episode], float]:
         begun = time.perf_counter()
-        self.learner.anneal(self.done / self.steps)
+        # The middle of the iteration: a warm-up would otherwise begin with a step of length zero.
+        self.learner.anneal((self.done + 0.5) / self.steps)
         self.source.refresh(self.learner)
         episodes = self.algorithm.collect(self.source, self.done)
         failed = [episode for episode in episodes if episode.failed]
@@ -171,6 +172,11 @@ class _Loop:
             raise RunError(
                 f"all {len(failed)} episodes of iteration {self.done + 1} failed, first: {_culprit(failed[0])}. "
                 f"Mend the environment, then resume {self.folder.path}"
+            )
+        if not any(episode.turns for episode in episodes):
+            why = f": {episodes[0].detail}" if episodes else ""
+            raise RunError(
+                f"no episode of iteration {self.done + 1} has a turn, so there is nothing to learn from{why}"
             )
         return episodes, time.perf_counter() - begun
 

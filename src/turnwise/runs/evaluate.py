@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from turnwise.episode import Episode
 from turnwise.runs.errors import RunError
+from turnwise.runs.statistics import succeeded, success_told
 
 RESAMPLES = 2000
 """Bootstrap resamples: enough for two stable digits of a 95 % interval."""
@@ -61,7 +62,8 @@ class Evaluation:
 
     Attributes:
         undiscounted_return: Sum of rewards per episode.
-        success: Share of episodes that succeeded; None where the environment does not say.
+        success: Share of episodes that succeeded, one that was cut before its environment could tell counting as a
+            failure; None where the environment never says.
         turns: Turns per episode.
         tokens: Sampled tokens per episode.
         episodes: Episodes counted.
@@ -104,10 +106,9 @@ def summarise(episodes: Sequence[Episode], confidence: float = 0.95, seed: int =
         sums, counts = _clusters(whole, value)
         return _bootstrap(sums, counts, confidence, seed)
 
-    told = [episode for episode in whole if "success" in episode.metrics]
     return Evaluation(
         undiscounted_return=estimate(lambda episode: episode.undiscounted_return),
-        success=_success(told, confidence, seed) if told else None,
+        success=_success(whole, confidence, seed) if success_told(whole) else None,
         turns=estimate(lambda episode: len(episode.turns)),
         tokens=estimate(lambda episode: episode.n_action_tokens),
         episodes=len(whole),
@@ -225,9 +226,9 @@ def _student_cdf(t: float, df: int) -> float:
 
 
 def _success(episodes: Sequence[Episode], confidence: float, seed: int) -> Estimate:
-    sums, counts = _clusters(episodes, lambda episode: episode.metrics["success"])
+    sums, counts = _clusters(episodes, succeeded)
     rate = float(sums.sum() / counts.sum())
-    if any(not 0 <= episode.metrics["success"] <= 1 for episode in episodes):
+    if any(not 0 <= succeeded(episode) <= 1 for episode in episodes):
         return _bootstrap(sums, counts, confidence, seed)
     low, high = wilson(rate, len(sums), confidence)
     return Estimate(rate, low, high, len(sums), "Wilson over start states")

@@ -14,13 +14,15 @@ def episode_metrics(episodes: Sequence[Episode]) -> dict[str, tuple[float, float
     whole = [episode for episode in episodes if not episode.failed and episode.turns]
     turns = [turn for episode in whole for turn in episode.turns]
     actions = float(sum(len(turn.act) for turn in turns))
-    returns = np.array([episode.undiscounted_return for episode in whole])
+    returns = np.array([episode.undiscounted_return for episode in whole], dtype=np.float64)
+    # A judge may have been unable to score a turn; such an episode has no return.
+    scored = returns[~np.isnan(returns)]
     total: dict[str, tuple[float, float]] = {
         "episodes/count": (float(len(episodes)), 1.0),
         "episodes/failed": (float(sum(episode.failed for episode in episodes)), 1.0),
         "episodes/truncated": (float(sum(episode.truncated for episode in whole)), float(len(whole))),
-        "reward": (float(returns.sum()), float(len(whole))),
-        "reward_std": (float(returns.std()) if whole else 0.0, float(bool(whole))),
+        "reward": (float(scored.sum()), float(len(scored))),
+        "reward_std": (float(scored.std()) if len(scored) else 0.0, float(bool(len(scored)))),
         "turns/mean": (float(len(turns)), float(len(whole))),
         "completions/mean_length": (actions, float(len(turns))),
         "completions/clipped_ratio": (float(sum(turn.stop is Stop.LENGTH for turn in turns)), float(len(turns))),
@@ -30,7 +32,16 @@ def episode_metrics(episodes: Sequence[Episode]) -> dict[str, tuple[float, float
     for source in dict.fromkeys(name for turn in turns for name in turn.rewards):
         paid = sum(turn.rewards.get(source, 0.0) for turn in turns)
         total[f"rewards/{source}/mean"] = (float(paid), float(len(whole)))
-    successes = [episode.metrics["success"] for episode in whole if "success" in episode.metrics]
-    if successes:
-        total["success"] = (float(sum(successes)), float(len(successes)))
+    if success_told(whole):
+        total["success"] = (sum(succeeded(episode) for episode in whole), float(len(whole)))
     return total
+
+
+def success_told(episodes: Sequence[Episode]) -> bool:
+    """Whether the environment says of any of the episodes if it succeeded."""
+    return any("success" in episode.metrics for episode in episodes)
+
+
+def succeeded(episode: Episode) -> float:
+    """The episode's success; one that was cut before its environment could tell has not succeeded."""
+    return float(episode.metrics.get("success", 0.0))
