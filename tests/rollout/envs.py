@@ -70,6 +70,47 @@ class WalkEnv(TextEnv):
         return Outcome(f"you turn left {self.total}", self.total / 1000, self.turn >= self.ends)
 
 
+class RestlessEnv(WalkEnv):
+    """Takes a while that nobody can predict; hangs or raises on some seeds.
+
+    Args:
+        longest: Turns at most.
+        hangs: A seed that sleeps for 0.9 s at its second action; -1 for none.
+        raises: A seed that raises at its first action; -1 for none.
+    """
+
+    def __init__(self, longest: int = 6, hangs: int = -1, raises: int = -1) -> None:
+        super().__init__(longest)
+        self.hangs, self.raises = hangs, raises
+
+    def begin(self, seed: int) -> str:
+        nap()
+        return super().begin(seed)
+
+    def act(self, text: str) -> Outcome:
+        nap()
+        if self.seed == self.hangs and self.turn == 2:
+            time.sleep(0.9)
+        if self.seed == self.raises:
+            raise RuntimeError("the walk slipped")
+        return super().act(text)
+
+
+def nap() -> None:
+    """Sleep for up to 6 ms, differently every time."""
+    time.sleep(random.SystemRandom().choice([0.0, 0.001, 0.003, 0.006]))
+
+
+@env(max_turns=20)
+async def restless_duel(alice: Any, bob: Any, rng: random.Random) -> None:
+    """Two take turns at unpredictable moments, so often as the seed says."""
+    for _ in range(rng.randint(1, 3)):
+        for agent in (alice, bob):
+            nap()
+            await agent.act("it is your turn")
+            agent.reward(rng.random())
+
+
 @env(max_turns=20)
 async def duel(alice: Any, bob: Any, rng: random.Random, *, rounds: int = 2) -> None:
     """Each says a word in turn; the one with more letters is paid by the round, also for the other's answer."""

@@ -17,7 +17,18 @@ from turnwise.recipes.settings import Training
 from turnwise.recipes.vetted import VETTED
 
 NEUTRAL = frozenset(
-    ("env", "seed", "save_every", "record", "threads", "slots", "where", "deadline", "micro_batch_tokens")
+    (
+        "env",
+        "seed",
+        "save_every",
+        "record",
+        "threads",
+        "slots",
+        "where",
+        "deadline",
+        "deterministic",
+        "micro_batch_tokens",
+    )
 )
 """Settings that say what is run and how it is stored, and are not a matter of method."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,3 +62,14 @@ class Engine(Protocol):
     def release(self, session: int) -> None:
         """The session has ended; its cache may go."""
         ...
+
+
+@runtime_checkable
+class Gated(Protocol):
+    """An engine that lets others decide when its next pass through the network may begin.
+
+    Attributes:
+        gate: Awaited before each pass; None for no such wait.
+    """
+
+    gate: Callable[[], Awaitable[None]] | None

@@ -2,7 +2,8 @@
 
 Requests wait in a queue; a pump runs one forward pass at a time over every session that has something to read or to
 sample, prefill and decoding mixed, and answers each request the moment its action ends. Between
-two passes the event loop runs whatever became ready, so an environment that answers at once joins the next pass.
+two passes the event loop runs whatever became ready, so an environment that answers at once joins the next pass. How many
+rows a pass has moves its results in the last bits, so that a `gate` may hold a pass back until it is certain who joins.
 
 What this file leaves out: speed beyond the right shape (fused kernels, prefix sharing between sessions).
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -64,11 +66,14 @@ class LocalEngine:
         version: Version of the weights in use.
         tokens_read: Context tokens that went through the network so far, sampled ones included.
         tokens_sampled: Tokens sampled so far.
+        gate: Awaited before each pass, if there is one. What waits then is admitted in order of its session, so whoever
+            sees to it that the same requests wait gets the same passes, bit for bit.
     """
 
     def __init__(self, policy: Policy, *, slots: int = 64) -> None:
         self.policy = policy
         self.version = 0
+        self.gate: Callable[[], Awaitable[None]] | None = None
         self._slots = [_Slot() for _ in range(slots)]
         self._of_session: OrderedDict[int, int] = OrderedDict()
         self._waiting: deque[tuple[Request, asyncio.Future[Completion]]] = deque()
@@ -145,6 +150,8 @@ class LocalEngine:
             # Everyone who is ready now gets to ask before the first pass.
             await asyncio.sleep(0)
             while True:
+                if self.gate is not None:
+                    await self.gate()
                 self._admit()
                 self._advance()
                 # Ending with the last answer, not a moment later: a loop that stops there must not find us at work.
@@ -162,6 +169,8 @@ class LocalEngine:
             raise
 
     def _admit(self) -> None:
+        # In order of arrival, rows and cache slots would depend on which environment answered first.
+        self._waiting = deque(sorted(self._waiting, key=lambda waiting: waiting[0].session))
         while self._waiting:
             request, future = self._waiting[0]
             if future.cancelled():

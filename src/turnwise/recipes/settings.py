@@ -26,6 +26,8 @@ class World:
         slots: Episodes in flight.
         where: Run environments in the event loop (inline), in threads or in processes; auto asks the environment.
         deadline: Seconds an environment may take for one step, in threads and processes.
+        deterministic: The model waits for all environments, so that equal runs are equal bit for bit; without it episodes go
+            on while a slow environment answers, and equal runs are equal up to rounding.
     """
 
     env: str = "errand"
@@ -37,6 +39,7 @@ class World:
     slots: int = 64
     where: Literal["auto", "inline", "thread", "process"] = "auto"
     deadline: float = 60.0
+    deterministic: bool = True
 
     def __post_init__(self) -> None:
         check(self)

@@ -242,6 +242,7 @@ def make_collector(
         where=_where(training, world),
         deadline=settings.deadline,
         seed=training.seed,
+        deterministic=settings.deterministic,
     )
 
 

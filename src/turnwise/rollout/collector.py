@@ -10,16 +10,17 @@ What this file leaves out: rewards other than the environment's own, and anythin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any, Literal, Protocol
 
-from turnwise.engines import Engine, LocalEngine, Request
+from turnwise.engines import Engine, Gated, LocalEngine, Request
 from turnwise.engines.noise import mix
 from turnwise.episode import Cut, Episode, Stop
 from turnwise.errors import TurnwiseError
 from turnwise.models import Policy, Sampling
 from turnwise.rollout.loop import run_to_end
+from turnwise.rollout.rounds import Rounds
 from turnwise.rollout.task import Task, training_tasks
 from turnwise.rollout.view import Memory, Overflow, View
 from turnwise.rollout.workers import (
@@ -57,6 +58,9 @@ class Collector:
         where: Run environments in the event loop, in threads, or in processes.
         deadline: Seconds an environment may take for one reset or step; unknown to ``inline``.
         seed: Run seed, from which all tasks and noise are derived.
+        deterministic: Before each pass of the model, wait until every environment has answered, so that log-probabilities
+            are the same bit for bit, however long environments take. False lets episodes go on while a slow environment
+            answers; results are then equal up to rounding. An engine that is not `turnwise.engines.Gated` never waits.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Collector:
         where: Where = "thread",
         deadline: float = 60.0,
         seed: int = 0,
+        deterministic: bool = True,
     ) -> None:
         self.make_env = make_env
         self.policy = policy
@@ -86,7 +91,9 @@ class Collector:
         self.seed = seed
         self._workers: list[Worker] = []
         self._hanging: list[Worker] = []
-        self._sessions = count()
+        self.deterministic = deterministic
+        self._rounds = Rounds(0)
+        self._next_session = 0
 
     # ---- what algorithms call ----------------------------------------------------------------------------------------
 
@@ -133,6 +140,9 @@ class Collector:
         self, tasks: list[Task], sampling: Sampling, on_episode: Callable[[int], None] | None
     ) -> list[Episode]:
         results: list[list[Episode]] = [[] for _ in tasks]
+        first = self._next_session
+        n_slots = min(self.slots, len(tasks))
+        rounds = self._rounds = Rounds(n_slots)
         pending = iter(range(len(tasks)))
         finished = 0
 
@@ -142,7 +152,9 @@ class Collector:
             try:
                 for index in pending:
                     worker = worker or (self._workers.pop() if self._workers else self._new_worker())
-                    results[index], healthy = await self._play(tasks[index], worker, sampling)
+                    # Numbered by task and agent, not in the order of asking, which environments decide.
+                    sessions = count(first + index, len(tasks))
+                    results[index], healthy = await self._play(tasks[index], worker, sampling, sessions)
                     if not healthy:
                         self._retire(worker)
                         worker = None
@@ -154,10 +166,20 @@ class Collector:
                 if worker is not None:
                     self._retire(worker)
                 raise
+            finally:
+                rounds.leave()
             if worker is not None:
                 self._workers.append(worker)
 
-        await asyncio.gather(*(slot() for _ in range(min(self.slots, len(tasks)))))
+        gated = self.engine if isinstance(self.engine, Gated) else None
+        # Environments in the event loop answer before anyone can ask who is next.
+        if gated is not None:
+            gated.gate = rounds.wait if self.deterministic and self.where != "inline" else None
+        try:
+            await asyncio.gather(*(slot() for _ in range(n_slots)))
+        finally:
+            if gated is not None:
+                gated.gate = None
         return [episode for episodes in results for episode in episodes]
 
     def _new_worker(self) -> Worker:
@@ -173,7 +195,9 @@ class Collector:
         worker.close()
         self._hanging.append(worker)
 
-    async def _play(self, task: Task, worker: Worker, sampling: Sampling) -> tuple[list[Episode], bool]:
+    async def _play(
+        self, task: Task, worker: Worker, sampling: Sampling, sessions: Iterator[int]
+    ) -> tuple[list[Episode], bool]:
         """One run of the world; the episodes of its agents, and whether the worker can be used again."""
         views: dict[str, View] = {}
         cut: Cut | None = None
@@ -190,7 +214,7 @@ class Collector:
                 last = event.obs
                 if event.agent is None:
                     break
-                view = self._view(views, event.agent, sampling)
+                view = self._view(views, event.agent, sampling, sessions)
                 if self.max_turns is not None and len(view.turns) >= self.max_turns:
                     cut, detail = Cut.TURN_LIMIT, f"the collector's limit of {self.max_turns} turns"
                     break
@@ -210,7 +234,7 @@ class Collector:
                 self.engine.release(view.session)
         # Even an episode that broke before its first observation leaves a record.
         if not views:
-            self._view(views, "agent", sampling)
+            self._view(views, "agent", sampling, sessions)
         episodes = []
         for view in views.values():
             where = f"{worker.name}, seed {task.seed}, turn {len(view.turns)}"
@@ -229,9 +253,10 @@ class Collector:
             episodes.append(view.episode(template, view_cut, words, last.get(view.agent)))
         return episodes, failure is None
 
-    def _view(self, views: dict[str, View], agent: str, sampling: Sampling) -> View:
+    def _view(self, views: dict[str, View], agent: str, sampling: Sampling, sessions: Iterator[int]) -> View:
         if agent not in views:
-            session = next(self._sessions)
+            session = next(sessions)
+            self._next_session = max(self._next_session, session + 1)
             views[agent] = View(agent, session, self.policy.renderer, self.memory, sampling.max_tokens)
         return views[agent]
 
@@ -244,7 +269,8 @@ class Collector:
         """Sample the next action; None when it was cut short and the episode is to stop there."""
         key = mix(task.key, agent, len(view.turns))
         request = Request(view.context, view.session, key, sampling, self.policy.renderer.stop)
-        completion = await self.engine.generate(request)
+        with self._rounds.asking():
+            completion = await self.engine.generate(request)
         view.act(completion)
         if completion.stop is Stop.LENGTH and self.on_length == "truncate":
             return None
