@@ -8,6 +8,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from turnwise.algorithms import NAMES
+from turnwise.envs.address import address, name_of
 from turnwise.envs.errors import did_you_mean
 from turnwise.episode import Transcript
 from turnwise.errors import TurnwiseError
@@ -30,6 +31,8 @@ def train(
 
     Args:
         env: Id of an environment, or something that makes one: a coroutine decorated with ``@turnwise.env``, a class.
+            At the top level of a file it is kept with the run as ``file.py:name``; any other object has to be passed again
+            to resume or to load the run.
         algorithm: A name (``turnwise.algorithms.NAMES``) or an instance with your hyperparameters.
         model: ``tiny``, ``small``, or a Hugging Face folder or id.
         out: Run folder; a temporary one by default.
@@ -49,7 +52,6 @@ def train(
     >>> trained = train("errand", "ppo", memory=0, demonstrations=300)  # doctest: +SKIP
     >>> print(trained.evaluate())  # doctest: +SKIP
     """
-    named = env if isinstance(env, str) else getattr(env, "name", getattr(env, "__name__", type(env).__name__))
     known = {name for name in flat.settings() if name not in ("env", "model")}
     for name in settings:
         if name not in known:
@@ -57,10 +59,25 @@ def train(
                 f"train() has no setting {name!r}{did_you_mean(name, known)}; hyperparameters of the algorithm go into its "
                 f"object, e.g. PPO(gamma=0.9); the settings are {', '.join(sorted(known))}"
             )
-    training = flat.assemble(make_algorithm(algorithm), {"env": named, "model": model, **settings})
     folder = Path(out) if out is not None else Path(mkdtemp(prefix="turnwise-"))
+    named = _named(env, folder if resume else None)
+    training = flat.assemble(make_algorithm(algorithm), {"env": named, "model": model, **settings})
     given = None if isinstance(env, str) else env
     return run(training, folder, env=given, demonstrations=transcripts, resume=resume, progress=progress)
+
+
+def _named(env: Any, resumed: Path | None) -> str:
+    """What the run keeps of its environment. A resumed run keeps the name it has if the object still has it, wherever it
+    lies by now."""
+    from turnwise.runs import RunFolder
+
+    if isinstance(env, str):
+        return env
+    if resumed is not None:
+        kept = str(RunFolder.view(resumed).config.get("training", {}).get("world", {}).get("env", ""))
+        if kept.endswith((f":{name_of(env)}", f"> {name_of(env)}")):
+            return kept
+    return address(env)
 
 
 def make_algorithm(algorithm: Any) -> Any:

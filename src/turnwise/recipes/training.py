@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from turnwise.envs.address import UNREACHABLE
 from turnwise.envs.registry import ByName, EnvSpec, of_factory, spec
 from turnwise.episode import Transcript
 from turnwise.errors import TurnwiseError
@@ -174,15 +175,22 @@ def _refuse_other_settings(before: dict[str, Any], now: dict[str, Any], out: Pat
             )
 
 
-def load(out: str | Path, *, model: str | Path | None = None) -> Trained:
+def load(
+    out: str | Path,
+    *,
+    model: str | Path | None = None,
+    env: str | EnvSpec | Callable[..., Any] | None = None,
+) -> Trained:
     """A finished run from its folder.
 
     Args:
         out: Run folder.
         model: Another model folder to act with, in the run's environment.
+        env: The environment, by name or as the object itself; needed where the run was given an object that no file
+            holds.
 
     Raises:
-        TurnwiseError: no run there, or one that has not finished its first phase.
+        TurnwiseError: no run there, one that has not finished its first phase, or one whose environment has to be passed.
     """
     from turnwise.runs import RunFolder
 
@@ -191,15 +199,25 @@ def load(out: str | Path, *, model: str | Path | None = None) -> Trained:
     path = Path(model) if model else folder.final
     if not path.exists():
         raise TurnwiseError(f"{out} has no final model yet; finish it with `turnwise train --resume {out}`")
-    return Trained(Path(out), training, load_policy(training, path), resolve_env(training, None))
+    if isinstance(env, str):
+        training, env = dataclasses.replace(training, world=dataclasses.replace(training.world, env=env)), None
+    world = resolve_env(training, env)
+    return Trained(Path(out), training, load_policy(training, path), world)
 
 
 def resolve_env(training: Training, env: EnvSpec | Callable[..., Any] | None) -> EnvSpec:
     """The description of the run's environment.
 
     Raises:
-        TurnwiseError: no such environment, or an option that it does not have; one is made to find out.
+        TurnwiseError: no such environment, or an option that it does not have (one is made to find out), or one that was
+            passed as an object and has to be passed again.
     """
+    if env is None and training.world.env.startswith(UNREACHABLE):
+        raise TurnwiseError(
+            f"this run's environment is a Python object, {training.world.env.removeprefix(UNREACHABLE)}: pass env= to "
+            "turnwise.load / turnwise.train(..., resume=True), or define it at the top level of a file and name that with "
+            "--env file.py:name"
+        )
     if env is None:
         by_name = ByName(training.world.env)
         by_name().close()

@@ -1,0 +1,106 @@
+"""Runs of Python objects: (1) a stored run comes back in the world it was trained in, (2) or says that the object has to
+be passed again, (3) a script is named only where importing it does not run it again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import turnwise
+from turnwise.algorithms import Reinforce
+from turnwise.cli.main import main
+from turnwise.envs.address import address
+from turnwise.errors import TurnwiseError
+from turnwise.recipes.api import train
+from turnwise.recipes.training import load
+
+ONE = Reinforce(groups=1, group_size=2)
+QUICK: dict[str, Any] = {"memory": 0, "max_tokens": 3, "threads": 1, "progress": False, "steps": 1}
+
+
+async def story(agent: Any, rng: Any) -> None:
+    """Say anything."""
+    await agent.act("my own guess begins")
+
+
+guess = turnwise.env(max_turns=2, name="guess", actions=("left", "right"))(story)
+"""It shares its name with an environment of the library."""
+
+
+def recorded(run: Path) -> str:
+    return json.loads((run / "config.json").read_text())["config"]["training"]["world"]["env"]
+
+
+def first_words(trained: Any) -> str:
+    return trained.env.make().reset(seed=0)[0]
+
+
+def test_a_run_of_an_object_is_loaded_in_its_own_world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(guess, ONE, out=tmp_path, **QUICK)
+    assert recorded(tmp_path) == f"{Path(__file__).resolve()}:guess"
+    assert first_words(load(tmp_path)) == "my own guess begins"
+    assert main(["eval", str(tmp_path), "--episodes", "2", "--quiet"]) == 0
+    assert "test_objects.py:guess" in capsys.readouterr().out.replace("\n", "")
+    assert main(["train", "--resume", str(tmp_path), "--steps", "2", "--quiet"]) == 0
+    train(guess, ONE, out=tmp_path, resume=True, **{**QUICK, "steps": 3})
+    assert load(tmp_path).training.steps == 3
+
+
+def test_a_run_of_an_object_without_a_home_asks_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hidden = turnwise.env(max_turns=2, name="guess", actions=("left", "right"))(story)
+    train(hidden, ONE, out=tmp_path, **QUICK)
+    assert recorded(tmp_path) == "<python> guess"
+    with pytest.raises(TurnwiseError, match="Python object, guess: pass env="):
+        load(tmp_path)
+    assert main(["eval", str(tmp_path), "--episodes", "2"]) == 2
+    assert main(["train", "--resume", str(tmp_path), "--steps", "2", "--quiet"]) == 2
+    assert capsys.readouterr().err.count("pass env=") == 2
+    assert first_words(load(tmp_path, env=hidden)) == "my own guess begins"
+    assert first_words(load(tmp_path, env="guess")).startswith("guess my number")
+    train(hidden, ONE, out=tmp_path, resume=True, **{**QUICK, "steps": 2})
+    assert load(tmp_path, env=hidden).training.steps == 2
+
+
+def test_the_address_of_an_object_leads_to_this_very_object() -> None:
+    assert address(guess) == f"{Path(__file__).resolve()}:guess"
+    assert address(Reinforce).endswith("reinforce.py:Reinforce")
+    assert address(lambda: None) == "<python> <lambda>"
+
+    class Local:
+        pass
+
+    assert address(Local) == "<python> Local"
+    # Of the same name as what the module holds, and not the same.
+    assert address(type("Reinforce", (Reinforce,), {"__module__": Reinforce.__module__})) == "<python> Reinforce"
+
+
+SCRIPT = """
+from turnwise.envs.address import address
+
+class World:
+    pass
+
+{call}
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        ("print(address(World))", False),
+        ("if __name__ == '__main__':\n    print(address(World))", True),
+        ("def main():\n    print(address(World))\nmain()", False),
+        ("def main():\n    print(address(World))\nif __name__ == '__main__':\n    main()", True),
+        ("if __name__ != '__main__':\n    pass\nelse:\n    print(address(World))", False),
+    ],
+)
+def test_a_script_is_named_where_importing_it_would_not_run_it_again(tmp_path: Path, call: str, named: bool) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(call=call))
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == (f"{script.resolve()}:World" if named else "<python> World")
