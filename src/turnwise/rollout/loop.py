@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:
     """Run `work` to its end, in a thread of its own if this one has a running loop; an interruption cancels it."""
     if not _loop_is_running():
-        return asyncio.run(work)
+        return asyncio.run(_quietly(work))
     outcome: list[Result] = []
     failure: list[BaseException] = []
     cancel: list[Callable[[], object]] = []
@@ -23,7 +23,7 @@ def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:
         assert task is not None
         loop = asyncio.get_running_loop()
         cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
-        return await work
+        return await _quietly(work)
 
     def target() -> None:
         try:
@@ -44,6 +44,17 @@ def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+async def _quietly(work: Coroutine[Any, Any, Result]) -> Result:
+    """An interruption that strikes inside a task ends the loop by itself; nobody needs the task's traceback besides."""
+
+    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not isinstance(context.get("exception"), KeyboardInterrupt):
+            loop.default_exception_handler(context)
+
+    asyncio.get_running_loop().set_exception_handler(report)
+    return await work
 
 
 def _loop_is_running() -> bool:
