@@ -144,6 +144,7 @@ def run(
             max_grad_norm=training.optimiser.max_grad_norm,
             max_tokens=training.optimiser.max_tokens,
             reference=reference,
+            seed=training.seed,
         )
         record = None if training.record < 0 else training.record
         source = _source(training, world, policy, transcripts)
@@ -320,7 +321,7 @@ def _demonstrations(training: Training, world: EnvSpec, given: Sequence[Transcri
         raise TurnwiseError("sft learns from demonstrations: say how many with --demonstrations N")
     if given is not None or not n:
         return list(given or ())
-    seeds = [mix(training.seed, i, 3) % TRAIN_SEEDS for i in range(n)]
+    seeds = [mix(training.seed, i, 0, 3) % TRAIN_SEEDS for i in range(n)]
     limit = training.world.max_turns or None
     return demonstrate(world.make, seeds, skill=training.warm_start.skill, seed=training.seed, max_turns=limit)
 
