@@ -179,14 +179,17 @@ class Policy:
             self.value_head = head
 
     def reference(self) -> Policy:
-        """A frozen copy to measure KL against. With LoRA it is the same weights with the adapter switched off.
+        """A frozen copy of the policy as it is now, to measure KL against.
+
+        Under a LoRA adapter that has not learnt anything yet it shares the weights, with the adapter switched off; any
+        other adapter is part of what is copied.
 
         Where it could not have sampled a token (top-k, top-p) its log-probability is -inf, as the divergence demands.
         """
         frozen = copy.copy(self)
         frozen.value_head = None
         frozen._exact = True
-        if self.has_adapter:
+        if self.has_adapter and _is_fresh(self.model):
             frozen._adapter_off = True
             return frozen
         frozen.model = copy.deepcopy(self.model).requires_grad_(False)
@@ -342,6 +345,12 @@ def with_lora(model: Any, rank: int, *, seed: int = 0) -> Any:
         return peft.get_peft_model(
             model, peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
         )
+
+
+def _is_fresh(model: Any) -> bool:
+    """The adapter adds nothing: it is LoRA, and the halves that start at zero are still there."""
+    halves = [parameter for name, parameter in model.named_parameters() if "lora_" in name and "_B." in name]
+    return bool(halves) and not any(bool(half.any()) for half in halves)
 
 
 def _with_stored_adapter(model: Any, folder: Path) -> Any:
