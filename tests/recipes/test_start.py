@@ -1,4 +1,5 @@
-"""What a run starts from: (1) the divergence is measured from the start policy, also when the run is resumed."""
+"""What a run starts from: (1) the divergence is measured from the start policy, also when the run is resumed,
+(2) a stored adapter is trained on, as it is."""
 
 from __future__ import annotations
 
@@ -8,7 +9,10 @@ from typing import Any
 import pytest
 
 from turnwise.algorithms import PPO
+from turnwise.errors import TurnwiseError
+from turnwise.models import Policy
 from turnwise.recipes.api import train
+from turnwise.recipes.training import load
 from turnwise.runs import read_metrics
 
 QUICK: dict[str, Any] = {"memory": 0, "max_tokens": 3, "threads": 1, "progress": False, "save_every": 1}
@@ -32,3 +36,31 @@ def test_the_divergence_is_from_the_start_policy_also_after_a_resume(tmp_path: P
     assert whole[0] == pytest.approx(0.0, abs=1e-5)
     assert abs(whole[1]) > 1e-3
     assert kl(tmp_path / "parts") == whole
+
+
+def test_a_stored_adapter_is_trained_on(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    world, algorithm = "errand?max_turns=2", PPO(episodes=2, epochs=1)
+    train(world, algorithm, out=tmp_path / "base", steps=1, **QUICK)
+    base = tmp_path / "base" / "final"
+    train(world, algorithm, out=tmp_path / "first", model=str(base), lora=2, steps=1, lr=1e-2, **QUICK)
+    first = tmp_path / "first" / "final"
+    assert (first / "adapter_config.json").exists()
+    train(world, algorithm, out=tmp_path / "second", model=str(first), lora=2, steps=1, lr=1e-2, **QUICK)
+    policy = load(tmp_path / "second").policy
+    assert policy.parameters().keys() == Policy.from_pretrained(first).parameters().keys()
+    assert all(name.count("lora_") == 1 for name in policy.parameters())
+    with pytest.raises(TurnwiseError, match=r"of rank 2.* lora=4 cannot change it"):
+        train(world, algorithm, out=tmp_path / "third", model=str(first), lora=4, steps=1, **QUICK)
+    assert not (tmp_path / "third").exists()
+
+
+def test_an_adapter_is_drawn_from_the_seed_of_the_run(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    train("errand?max_turns=2", PPO(episodes=2, epochs=1), out=tmp_path / "base", steps=1, **QUICK)
+    drawn = []
+    for seed in (0, 1):
+        settings = {**QUICK, "model": str(tmp_path / "base" / "final"), "lora": 2, "seed": seed, "lr": 1e-9}
+        trained = train("errand?max_turns=2", PPO(episodes=2, epochs=1), out=tmp_path / str(seed), steps=1, **settings)
+        drawn.append({name: half for name, half in trained.policy.parameters().items() if "lora_A" in name})
+    assert all(not half.allclose(drawn[1][name], atol=1e-3) for name, half in drawn[0].items())

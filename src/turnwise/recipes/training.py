@@ -341,8 +341,17 @@ def _first_policy(training: Training, world: EnvSpec, transcripts: Sequence[Tran
         policy = Policy(model, tokenizer, renderer=renderer, sampling=_sampling(training))
     else:
         policy = _loaded(training)
-    if training.model.lora:
-        adapted = with_lora(policy.model, training.model.lora)
+    rank = training.model.lora
+    if rank and policy.has_adapter:
+        stored = sorted({adapter.r for adapter in policy.model.peft_config.values()})
+        if stored != [rank]:
+            raise TurnwiseError(
+                f"{training.model.model} holds a LoRA adapter of rank {', '.join(map(str, stored))}, which is trained on; "
+                f"lora={rank} cannot change it. Leave lora out, or merge the adapter into its model first: "
+                "turnwise.load(RUN).save(FOLDER)"
+            )
+    elif rank:
+        adapted = with_lora(policy.model, rank, seed=training.seed)
         policy = Policy(adapted, policy.tokenizer, renderer=policy.renderer, sampling=policy.sampling)
     return policy
 
