@@ -1,5 +1,5 @@
 """What a run starts from: (1) the divergence is measured from the start policy, also when the run is resumed,
-(2) a stored adapter is trained on, as it is."""
+(2) a stored adapter is trained on, as it is, (3) and so is a stored critic."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from turnwise.algorithms import PPO
+from turnwise.algorithms import PPO, Reinforce
 from turnwise.errors import TurnwiseError
 from turnwise.models import Policy
 from turnwise.recipes.api import train
@@ -64,3 +64,19 @@ def test_an_adapter_is_drawn_from_the_seed_of_the_run(tmp_path: Path) -> None:
         trained = train("errand?max_turns=2", PPO(episodes=2, epochs=1), out=tmp_path / str(seed), steps=1, **settings)
         drawn.append({name: half for name, half in trained.policy.parameters().items() if "lora_A" in name})
     assert all(not half.allclose(drawn[1][name], atol=1e-3) for name, half in drawn[0].items())
+
+
+@pytest.mark.parametrize("extra", [{}, {"demonstrations": 8}, {"lora": 2}])
+def test_a_stored_critic_is_trained_on(tmp_path: Path, extra: dict[str, Any]) -> None:
+    if "lora" in extra:
+        pytest.importorskip("peft")
+    world, algorithm = "errand?max_turns=2", PPO(episodes=2, epochs=1)
+    first = train(world, algorithm, out=tmp_path / "first", steps=1, lr=1e-1, **QUICK).policy.value_head
+    assert first is not None
+    assert float(first.weight.detach().abs().max()) > 1e-2
+    settings = {**QUICK, **extra, "model": str(tmp_path / "first" / "final"), "lr": 1e-9, "steps": 1}
+    second = train(world, algorithm, out=tmp_path / "second", **settings).policy.value_head
+    assert second is not None
+    assert second.weight.allclose(first.weight, atol=1e-6)
+    third = train(world, Reinforce(groups=1, group_size=2), out=tmp_path / "third", **settings)
+    assert third.policy.value_head is None

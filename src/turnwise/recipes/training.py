@@ -108,7 +108,6 @@ def run(
     """
     import torch
 
-    from turnwise.algorithms import PPO
     from turnwise.learners import LocalLearner
     from turnwise.runs import RunFolder, train
 
@@ -132,8 +131,11 @@ def run(
             folder.reconfigure(config)
         if on_start is not None:
             on_start(policy, world)
+        # A stored critic is for the algorithm; imitation has nothing to teach it.
+        critic, policy.value_head = policy.value_head, None
         _warm_start(training, policy, out, transcripts, progress)
-        if isinstance(training.algorithm, PPO):
+        if _needs_critic(training):
+            policy.value_head = critic
             policy.add_value_head()
         reference = policy.reference() if getattr(training.algorithm, "kl_coef", 0) else None
         learner = LocalLearner(
@@ -326,6 +328,12 @@ def _demonstrations(training: Training, world: EnvSpec, given: Sequence[Transcri
     return demonstrate(world.make, seeds, skill=training.warm_start.skill, seed=training.seed, max_turns=limit)
 
 
+def _needs_critic(training: Training) -> bool:
+    from turnwise.algorithms import PPO
+
+    return isinstance(training.algorithm, PPO)
+
+
 def _first_policy(training: Training, world: EnvSpec, transcripts: Sequence[Transcript], home: Path) -> Any:
     """The policy as it is built or loaded, before it has learnt anything."""
     from turnwise.models import SIZES, Policy, build_model
@@ -352,7 +360,9 @@ def _first_policy(training: Training, world: EnvSpec, transcripts: Sequence[Tran
             )
     elif rank:
         adapted = with_lora(policy.model, rank, seed=training.seed)
+        critic = policy.value_head
         policy = Policy(adapted, policy.tokenizer, renderer=policy.renderer, sampling=policy.sampling)
+        policy.value_head = critic
     return policy
 
 
@@ -387,7 +397,7 @@ def _loaded(training: Training) -> Any:
     from turnwise.models import SIZES
 
     try:
-        return load_policy(training, training.model.model)
+        return load_policy(training, training.model.model, value_head=_needs_critic(training))
     except TurnwiseError as error:
         near = did_you_mean(training.model.model, SIZES)
         if not near or Path(training.model.model).exists():
