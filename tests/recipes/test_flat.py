@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turnwise import algorithms
-from turnwise.algorithms import NAMES
+from turnwise.algorithms import NAMES, PPO
 from turnwise.errors import TurnwiseError
 from turnwise.recipes.api import train
 from turnwise.recipes.flat import PARTS, assemble, flatten, read_value, settings
@@ -92,3 +92,13 @@ def test_a_resumed_run_takes_no_other_settings(tmp_path: Path) -> None:
         train("errand?max_turns=2", algorithms.Reinforce(groups=1, group_size=3), steps=1, resume=True, **world)
     trained = train("errand?max_turns=2", reinforce, steps=2, resume=True, **world)
     assert load(trained.folder).training.steps == 2
+
+
+def test_the_folder_of_a_model_is_stored_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "base").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert assemble(PPO, {"model": "base"}).model.model == "base", "a folder without a model may be an id"
+    (tmp_path / "base" / "config.json").write_text("{}")
+    for name in ("base", "./base", str(tmp_path / "base")):
+        assert Path(assemble(PPO, {"model": name}).model.model) == (tmp_path / "base").resolve()
+    assert assemble(PPO, {"model": "tiny"}).model.model == "tiny"

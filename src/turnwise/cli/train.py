@@ -16,7 +16,7 @@ from turnwise.cli.config_file import check_file, read_file
 from turnwise.cli.parsing import Flag, parse
 from turnwise.errors import TurnwiseError
 from turnwise.recipes.api import make_algorithm
-from turnwise.recipes.flat import Setting, assemble, flatten, settings
+from turnwise.recipes.flat import Setting, anchored, assemble, flatten, settings
 
 if TYPE_CHECKING:
     from turnwise.recipes.settings import Training
@@ -68,13 +68,15 @@ def _parse(
     algorithm: str, known: Mapping[str, Setting], given: Mapping[str, Any], arguments: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings, and the command's own flags; what is given takes the place of the defaults."""
-    groups: dict[str, list[Flag]] = {"": list(_OWN), algorithm.replace("-", "_"): []}
+    groups: dict[str, list[Flag]] = {"": list(_OWN)}
+    groups.setdefault(algorithm.replace("-", "_"), [])
     parts = {"": "", "algorithm": algorithm.replace("-", "_")}
     for name, setting in known.items():
         flag = Flag(name, setting.kind, given.get(name, setting.default), setting.help)
         groups.setdefault(parts.get(setting.part, setting.part), []).append(flag)
     own = {flag.name for flag in _OWN}
-    values = parse(f"train {algorithm}", summary(algorithm), groups, arguments)
+    about = summary(algorithm) if algorithm else "Go on with a run of an algorithm of your own."
+    values = parse(f"train {algorithm}".strip(), about, groups, arguments)
     return {k: v for k, v in values.items() if k not in own}, {k: v for k, v in values.items() if k in own}
 
 
@@ -90,13 +92,21 @@ def _resume(path: Path, named: str | None, arguments: Sequence[str]) -> int:
     algorithm = str(folder.config["training"]["algorithm"]["name"])
     if named is not None and named != algorithm:
         raise TurnwiseError(f"{path} trains with {algorithm}, not {named}; leave the algorithm out, or start a new run")
+    if before.algorithm is None:
+        raise TurnwiseError(
+            f"the algorithm of {path} is an object of Python, {algorithm}: resume with turnwise.train(..., resume=True)"
+        )
+    ours = algorithm in NAMES
+    # The fields of a class of your own may be of kinds that no flag can say.
+    known = settings(type(before.algorithm) if ours else None)
     old = flatten(before)
-    values, own = _parse(algorithm, settings(type(before.algorithm)), old, arguments)
+    values, own = _parse(algorithm if ours else "", known, old, arguments)
     for name in ("out", "config"):
         if own[name]:
             raise TurnwiseError(
                 f"--{name} cannot be combined with --resume: the run stays in {path}, with its settings"
             )
+    values = anchored(values)
     changed = [name for name in values if values[name] != old[name] and name != "steps"]
     if changed:
         listed = ", ".join(f"--{name.replace('_', '-')} {values[name]} (the run has {old[name]})" for name in changed)
@@ -108,7 +118,8 @@ def _resume(path: Path, named: str | None, arguments: Sequence[str]) -> int:
     done = read_metrics(folder.metrics)
     if folder.final.exists() and done and done[-1]["iteration"] >= values["steps"]:
         raise TurnwiseError(f"{path} is complete after {old['steps']} iterations; to train on, raise --steps")
-    return _train(assemble(type(before.algorithm), values), algorithm, path, quiet=own["quiet"], resume=True)
+    training = assemble(type(before.algorithm) if ours else before.algorithm, values)
+    return _train(training, algorithm, path, quiet=own["quiet"], resume=True)
 
 
 def _train(training: Training, algorithm: str, out: Path, *, quiet: bool, resume: bool = False) -> int:

@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from turnwise.errors import TurnwiseError
@@ -63,7 +64,7 @@ def settings(algorithm: type[Any] | None = None) -> dict[str, Setting]:
             if part == "" and f.name in ("algorithm", *PARTS):
                 continue
             name = RENAMED.get((part, f.name), f.name)
-            found[name] = Setting(name, part, f.name, types[f.name], f.default, texts[f.name])
+            found[name] = Setting(name, part, f.name, types[f.name], f.default, texts.get(f.name, ""))
     return found
 
 
@@ -80,12 +81,20 @@ def assemble(algorithm: Any, values: Mapping[str, Any]) -> Training:
     """
     known = settings(algorithm if isinstance(algorithm, type) else None)
     parts: dict[str, dict[str, Any]] = {}
-    for name, value in values.items():
+    for name, value in anchored(values).items():
         parts.setdefault(known[name].part, {})[known[name].field] = value
     top = parts.pop("", {})
     hyper = parts.pop("algorithm", {})
     made = algorithm(**hyper) if isinstance(algorithm, type) else algorithm
     return Training(made, **{part: PARTS[part](**own) for part, own in parts.items()}, **top)
+
+
+def anchored(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with the model's folder in full, so that a stored run, and an adapter in it, find it from anywhere."""
+    model = values.get("model")
+    if isinstance(model, str) and not Path(model).is_absolute() and Path(model, "config.json").is_file():
+        return {**values, "model": str(Path(model).resolve())}
+    return dict(values)
 
 
 def flatten(training: Training) -> dict[str, Any]:
