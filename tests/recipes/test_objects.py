@@ -3,11 +3,12 @@ be passed again, (3) a script is named only where importing it does not run it a
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -18,6 +19,7 @@ from turnwise.envs.address import address
 from turnwise.errors import TurnwiseError
 from turnwise.recipes.api import train
 from turnwise.recipes.training import load
+from turnwise.runs import Improvement
 
 ONE = Reinforce(groups=1, group_size=2)
 QUICK: dict[str, Any] = {"memory": 0, "max_tokens": 3, "threads": 1, "progress": False, "steps": 1}
@@ -104,3 +106,53 @@ def test_a_script_is_named_where_importing_it_would_not_run_it_again(tmp_path: P
     script.write_text(SCRIPT.format(call=call))
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == (f"{script.resolve()}:World" if named else "<python> World")
+
+
+@dataclasses.dataclass(frozen=True)
+class PPO(turnwise.algorithms.PPO):
+    """An algorithm of your own, under a name that the library has too."""
+
+    scales: tuple[float, ...] = (1.0,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Idle:
+    """Nothing is inherited, and nothing is learnt."""
+
+    turns: int = 2
+    needs_critic: ClassVar[bool] = True
+
+    def collect(self, source: Any, iteration: int) -> list[Any]:
+        return source.rollouts(iteration, self.turns)
+
+    def improve(self, learner: Any, episodes: list[Any]) -> Improvement:
+        assert learner.policy.value_head is not None
+        return Improvement({}, {})
+
+
+@pytest.mark.parametrize("algorithm", [PPO(episodes=2, epochs=1), Idle(3)])
+def test_an_algorithm_of_your_own_is_found_again(tmp_path: Path, algorithm: Any) -> None:
+    train("errand?max_turns=2", algorithm, out=tmp_path, **QUICK)
+    kept = load(tmp_path).training.algorithm
+    assert type(kept).__name__ == type(algorithm).__name__
+    assert {**dataclasses.asdict(kept), "scales": None} == {**dataclasses.asdict(algorithm), "scales": None}
+    train("errand?max_turns=2", algorithm, out=tmp_path, resume=True, **{**QUICK, "steps": 2})
+    assert main(["train", "--resume", str(tmp_path), "--steps", "3", "--quiet"]) == 0
+    assert main(["train", "--resume", str(tmp_path), "--steps", "4"]) == 0
+    assert main(["eval", str(tmp_path), "--episodes", "2", "--quiet"]) == 0
+
+
+def test_an_algorithm_without_a_home_does_not_stop_its_run_from_acting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Local(Idle):
+        pass
+
+    train("errand?max_turns=2", Local(), out=tmp_path, **QUICK)
+    assert load(tmp_path).training.algorithm is None
+    assert main(["train", "--resume", str(tmp_path), "--steps", "2"]) == 2
+    assert "turnwise.train(..., resume=True)" in capsys.readouterr().err
+    train("errand?max_turns=2", Local(), out=tmp_path, resume=True, **{**QUICK, "steps": 2})
+    with pytest.raises(TurnwiseError, match="instance of a frozen dataclass"):
+        train("errand?max_turns=2", object(), out=tmp_path / "other", **QUICK)

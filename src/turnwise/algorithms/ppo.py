@@ -16,7 +16,7 @@ Schulman et al. 2017, arXiv 1707.06347; Schulman et al. 2016, arXiv 1506.02438.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -58,6 +58,7 @@ class PPO:
     entropy_coef: float = 0.0
     kl_coef: float = 0.0
     reward_scale: float = 0.1
+    needs_critic: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -45,7 +45,7 @@ def before(training: Training, algorithm: str, policy: Any, world: EnvSpec, out:
     remembers = {-1: "the whole dialogue", 0: "the present observation"}
     context = remembers.get(env.memory, f"the last {env.memory} turns and the present observation")
     per_iteration = getattr(training.algorithm, "episodes", 0) or (
-        training.algorithm.groups * training.algorithm.group_size
+        getattr(training.algorithm, "groups", 0) * getattr(training.algorithm, "group_size", 0)
     )
     rows = [
         ("env", f"{world.id}: {world.summary}" if world.summary else world.id),

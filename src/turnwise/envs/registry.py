@@ -231,6 +231,20 @@ def load(path: str) -> EnvSpec:
     Raises:
         EnvError: no such file, module or name, or a thing that is none of these.
     """
+    found = find(path)
+    if isinstance(found, EnvSpec):
+        return found
+    if not callable(found):
+        raise EnvError(f"{path} is a {type(found).__name__}; it needs to be something that makes an environment")
+    return of_factory(path, found)
+
+
+def find(path: str) -> Any:
+    """The object at ``file.py:name`` or ``package.module:name``. This imports, so runs, the file.
+
+    Raises:
+        EnvError: no such file, module or name.
+    """
     where, _, name = path.rpartition(":")
     if not where or not name:
         raise EnvError(f"{path!r} is not of the form file.py:name or package.module:name")
@@ -238,12 +252,7 @@ def load(path: str) -> EnvSpec:
     if not hasattr(module, name):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise EnvError(f"{where} has no {name!r}{did_you_mean(name, public)}")
-    found = getattr(module, name)
-    if isinstance(found, EnvSpec):
-        return found
-    if not callable(found):
-        raise EnvError(f"{path} is a {type(found).__name__}; it needs to be something that makes an environment")
-    return of_factory(path, found)
+    return getattr(module, name)
 
 
 def of_factory(env_id: str, factory: Callable[..., Any]) -> EnvSpec:

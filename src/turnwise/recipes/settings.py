@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from turnwise.algorithms import NAMES
+from turnwise.envs.address import UNREACHABLE, address
+from turnwise.envs.registry import find
 from turnwise.errors import TurnwiseError
 from turnwise.recipes.rules import check
 
@@ -121,7 +124,8 @@ class Training:
     """Everything that decides a run.
 
     Attributes:
-        algorithm: One of `turnwise.algorithms`, with its hyperparameters.
+        algorithm: One of `turnwise.algorithms`, or a frozen dataclass of your own with ``collect`` and ``improve``. If it has
+            ``needs_critic = True`` (a ``ClassVar``), the policy gets a value head.
         world: The environment and how the policy lives in it.
         model: The language model.
         warm_start: Supervised fine-tuning before the algorithm.
@@ -149,27 +153,60 @@ class Training:
 
     def to_config(self) -> dict[str, Any]:
         """Plain data, for ``config.json``."""
-        names = {cls: name for name, cls in NAMES.items()}
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "algorithm"}
         parts = {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for k, v in own.items()}  # pyright: ignore
-        hyper = {"name": names[type(self.algorithm).__name__], **dataclasses.asdict(self.algorithm)}
+        if not dataclasses.is_dataclass(self.algorithm) or isinstance(self.algorithm, type):
+            raise TurnwiseError(
+                f"the algorithm is {self.algorithm!r}; it has to be an instance of a frozen dataclass, whose fields are kept "
+                "with the run"
+            )
+        hyper = {"name": _name(type(self.algorithm)), **_plain(self.algorithm)}
         return {"algorithm": hyper, **parts}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Training:
-        """The inverse of `to_config`.
+        """The inverse of `to_config`. The algorithm is None where its class is in no file.
 
         Raises:
-            TurnwiseError: unknown keys, with their names.
+            TurnwiseError: unknown keys, with their names, or an algorithm of your own that is not where it was.
         """
-        from turnwise import algorithms
-
         data = dict(config)
         hyper = dict(data.pop("algorithm"))
-        made = _construct(getattr(algorithms, NAMES[hyper.pop("name")]), hyper, "algorithm")
+        kind = _class(str(hyper.pop("name")))
+        made = None if kind is None else _construct(kind, hyper, "algorithm")
         kinds = {"world": World, "model": Model, "warm_start": WarmStart, "optimiser": Optimiser}
         parts = {name: _construct(kind, data.pop(name, {}), name) for name, kind in kinds.items()}
         return _construct(cls, {"algorithm": made, **parts, **data}, "run")
+
+
+def _plain(algorithm: Any) -> dict[str, Any]:
+    """Its fields as they come back from a file."""
+    try:
+        return dict(json.loads(json.dumps(dataclasses.asdict(algorithm))))
+    except TypeError as error:
+        raise TurnwiseError(
+            f"the fields of {type(algorithm).__name__} cannot be kept with the run ({error}); give it numbers, texts, and "
+            "lists or dictionaries of them"
+        ) from error
+
+
+def _name(kind: type[Any]) -> str:
+    """What a stored run calls an algorithm: by name if it is one of ours, else where its class can be found again."""
+    from turnwise import algorithms
+
+    for name, own in NAMES.items():
+        if getattr(algorithms, own) is kind:
+            return name
+    return address(kind)
+
+
+def _class(name: str) -> type[Any] | None:
+    """The inverse of `_name`; None where nothing but the Python object itself would do."""
+    from turnwise import algorithms
+
+    if name.startswith(UNREACHABLE):
+        return None
+    return find(name) if ":" in name else getattr(algorithms, NAMES[name])
 
 
 def _construct(kind: Any, values: Mapping[str, Any], where: str) -> Any:

@@ -329,9 +329,7 @@ def _demonstrations(training: Training, world: EnvSpec, given: Sequence[Transcri
 
 
 def _needs_critic(training: Training) -> bool:
-    from turnwise.algorithms import PPO
-
-    return isinstance(training.algorithm, PPO)
+    return bool(getattr(training.algorithm, "needs_critic", False))
 
 
 def _first_policy(training: Training, world: EnvSpec, transcripts: Sequence[Transcript], home: Path) -> Any:
