@@ -33,7 +33,10 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
     },
     "Optimiser": {
         "lr": (lambda x: x >= 0, "a negative rate climbs the wrong way; use 0 for the default or a positive number"),
-        "warmup": (lambda x: 0 <= x <= 1, "it is a share of the run, in [0, 1]"),
+        "warmup": (
+            lambda x: 0 <= x < 1,
+            "it is a share of the run, in [0, 1); at 1 the rate would never reach its peak",
+        ),
         "max_grad_norm": (lambda x: x >= 0, "use 0 to leave gradients alone, or a positive norm; 1 is usual"),
         "max_tokens": (lambda x: x >= 1, "a micro-batch needs at least one token; 8192 is usual"),
     },
@@ -63,3 +66,17 @@ def check(settings: Any) -> None:
         holds, reason = RULES[kind.__name__].get(name, (lambda _: True, ""))
         if not holds(value):
             raise SettingsError(f"{kind.__name__}: {name}={value!r}: {reason}")
+
+
+def check_together(training: Any) -> None:
+    """Check what works alone and not together.
+
+    Raises:
+        SettingsError: naming the settings, the reason and the remedy.
+    """
+    kl, top_p = getattr(training.algorithm, "kl_coef", 0), training.model.top_p
+    if kl and top_p < 1:
+        raise SettingsError(
+            f"kl_coef={kl} with top_p={top_p}: a token outside the reference's nucleus has probability zero there, so the "
+            "divergence is infinite; use top_p=1, or kl_coef=0"
+        )

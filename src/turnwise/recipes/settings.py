@@ -12,7 +12,7 @@ from turnwise.algorithms import NAMES
 from turnwise.envs.address import UNREACHABLE, address
 from turnwise.envs.registry import find
 from turnwise.errors import TurnwiseError
-from turnwise.recipes.rules import check
+from turnwise.recipes.rules import check, check_together
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,7 @@ class Training:
 
     def __post_init__(self) -> None:
         check(self)
+        check_together(self)
 
     def to_config(self) -> dict[str, Any]:
         """Plain data, for ``config.json``."""

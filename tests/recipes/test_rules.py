@@ -1,0 +1,23 @@
+"""Settings that cannot work, each or together, are refused where a run is described."""
+
+from __future__ import annotations
+
+import pytest
+
+from turnwise.algorithms import GRPO, PPO, Reinforce
+from turnwise.errors import TurnwiseError
+from turnwise.recipes.settings import Model, Optimiser, Training
+
+
+def test_a_warm_up_leaves_something_of_the_run() -> None:
+    with pytest.raises(TurnwiseError, match=r"warmup=1.0: it is a share"):
+        Optimiser(warmup=1.0)
+    assert Optimiser(warmup=0.99).warmup == 0.99
+
+
+@pytest.mark.parametrize("algorithm", [PPO, GRPO, Reinforce])
+def test_a_divergence_needs_a_reference_that_could_say_everything(algorithm: type[PPO | GRPO | Reinforce]) -> None:
+    with pytest.raises(TurnwiseError, match=r"kl_coef=0.1 with top_p=0.9.*infinite; use top_p=1"):
+        Training(algorithm(kl_coef=0.1), model=Model(top_p=0.9))
+    assert Training(algorithm(kl_coef=0.1)).model.top_p == 1
+    assert Training(algorithm(), model=Model(top_p=0.9)).model.top_p == 0.9
