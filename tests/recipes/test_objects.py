@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
+import gymnasium
 import pytest
 
 import turnwise
@@ -156,3 +157,13 @@ def test_an_algorithm_without_a_home_does_not_stop_its_run_from_acting(
     train("errand?max_turns=2", Local(), out=tmp_path, resume=True, **{**QUICK, "steps": 2})
     with pytest.raises(TurnwiseError, match="instance of a frozen dataclass"):
         train("errand?max_turns=2", object(), out=tmp_path / "other", **QUICK)
+
+
+def test_an_environment_that_cannot_be_used_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(TurnwiseError, match=r"CoroutineEnv and cannot be called.*pass the class or a function"):
+        train(guess(), ONE, out=tmp_path / "instance", **QUICK)
+    with pytest.raises(
+        TurnwiseError, match=r"turnwise\.envs\.codec\.Codec and wrap it in turnwise\.envs\.codec\.CodecEnv"
+    ):
+        train(lambda: gymnasium.make("CartPole-v1"), ONE, out=tmp_path / "numbers", **QUICK)
+    assert not list(tmp_path.iterdir())

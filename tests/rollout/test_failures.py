@@ -145,7 +145,9 @@ def test_an_environment_of_numbers_is_told_to_speak() -> None:
             return 7, 0.0, False, False, {}
 
     collector = Collector(Numbers, worlds.policy(), where="inline", on_length="act")
-    assert "type int, not text; wrap it in a text codec" in collector.collect(worlds.tasks(1))[0].detail
+    detail = collector.collect(worlds.tasks(1))[0].detail
+    assert "type int, not text" in detail
+    assert "turnwise.envs.codec.Codec and wrap it in turnwise.envs.codec.CodecEnv" in detail
     collector.close()
 
 

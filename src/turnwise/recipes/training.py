@@ -225,7 +225,14 @@ def resolve_env(training: Training, env: EnvSpec | Callable[..., Any] | None) ->
         by_name = ByName(training.world.env)
         by_name().close()
         return dataclasses.replace(spec(training.world.env), make=by_name)
-    return env if isinstance(env, EnvSpec) else of_factory(training.world.env, env)
+    if isinstance(env, EnvSpec):
+        return env
+    if not callable(env):
+        raise TurnwiseError(
+            f"the environment is a {type(env).__name__} and cannot be called, so no second one could be made; pass the class "
+            "or a function that makes one"
+        )
+    return of_factory(training.world.env, env)
 
 
 def load_policy(training: Training, path: str | Path, *, value_head: bool = False) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 from turnwise.envs.errors import NotOffered
 from turnwise.errors import TurnwiseError
 from turnwise.rollout.loop import run_to_end
-from turnwise.rollout.workers import EnvironmentFailure, Where, Worker, new_worker
+from turnwise.rollout.workers import EnvironmentFailure, Where, Worker, new_worker, not_text
 
 log = logging.getLogger(__name__)
 
@@ -169,5 +169,5 @@ class _Rehearsed:
     def _said(self, texts: tuple[Any, ...]) -> str:
         for text in texts:
             if not isinstance(text, str):
-                raise TypeError(f"an observation of type {type(text).__name__}, not text")
+                raise TypeError(not_text(text))
         return json.dumps(texts)

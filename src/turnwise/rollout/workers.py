@@ -160,11 +160,17 @@ class MultiAgentWorld:
         self._env.close()
 
 
+def not_text(obs: Any) -> str:
+    """What to say of an observation that is not text."""
+    return (
+        f"an observation of type {type(obs).__name__}, not text; say how the environment is spoken to in a subclass of "
+        "turnwise.envs.codec.Codec and wrap it in turnwise.envs.codec.CodecEnv"
+    )
+
+
 def _text(obs: Any) -> str:
     if not isinstance(obs, str):
-        raise EnvironmentFailure(
-            Cut.CRASH, f"returned an observation of type {type(obs).__name__}, not text; wrap it in a text codec"
-        )
+        raise EnvironmentFailure(Cut.CRASH, f"returned {not_text(obs)}")
     return obs
 
 
