@@ -81,7 +81,7 @@ def _show(name: str, seed: int) -> None:
     console.print(pairs(rows))
 
 
-_DENSITY = {"dense": "paid on the way", "sparse": "paid at the end only"}
+_DENSITY = {"dense": "paid on the way", "sparse": "paid at the end only", "unknown": "its author has not said when"}
 
 
 def installed(found: EnvSpec) -> bool:

@@ -38,6 +38,7 @@ def before(training: Training, algorithm: str, policy: Any, world: EnvSpec, out:
     env, model, warm = training.world, training.model, training.warm_start
     turns = [limit for limit in (world.max_turns, env.max_turns) if limit]
     horizon = f"at most {min(turns)} turns" if turns else "no known turn limit"
+    rewards = "rewards at unknown times" if world.reward_density == "unknown" else f"{world.reward_density} rewards"
     size = sum(weight.numel() for weight in policy.model.parameters())
     moved = sum(weight.numel() for weight in policy.model.parameters() if weight.requires_grad)
     kind = "from scratch, " if model.model in ("tiny", "small") else ""
@@ -49,7 +50,7 @@ def before(training: Training, algorithm: str, policy: Any, world: EnvSpec, out:
     )
     rows = [
         ("env", f"{world.id}: {world.summary}" if world.summary else world.id),
-        ("", f"{horizon}, {world.reward_density} rewards; the model reads {context}"),
+        ("", f"{horizon}, {rewards}; the model reads {context}"),
         ("model", f"{model.model}: {kind}{size:,} parameters, {len(policy.tokenizer):,} tokens{trained}"),
     ]
     if warm.demonstrations:

@@ -37,7 +37,7 @@ class EnvSpec:
         summary: One line for people.
         max_turns: Its turn limit, if known.
         actions: Examples of actions, for a vocabulary and for people.
-        reward_density: "dense" if rewards come on the way, "sparse" if only at the end.
+        reward_density: "dense" if rewards come on the way, "sparse" if only at the end; "unknown" if nobody has said.
         inline: Fast and trusted: it may be stepped in the event loop, without a thread of its own.
         extra: The optional dependency it needs, as in ``pip install "turnwise[extra]"``.
         exact: Gives the tables from which its optimum can be computed; takes the same options as `make`.
@@ -48,7 +48,7 @@ class EnvSpec:
     summary: str = ""
     max_turns: int | None = None
     actions: tuple[str, ...] = ()
-    reward_density: Literal["dense", "sparse"] = "sparse"
+    reward_density: Literal["dense", "sparse", "unknown"] = "unknown"
     inline: bool = False
     extra: str | None = None
     exact: Callable[..., Tabular] | None = None
@@ -81,7 +81,7 @@ def _textworld() -> EnvSpec:
     from turnwise.envs.textworld import MAX_TURNS, make_textworld
 
     summary = "a text adventure from a file (game=...) or generated from the seed"
-    return EnvSpec("textworld", make_textworld, summary, MAX_TURNS, extra="textworld")
+    return EnvSpec("textworld", make_textworld, summary, MAX_TURNS, reward_density="sparse", extra="textworld")
 
 
 def _toytext(env_id: str, summary: str, density: Literal["dense", "sparse"]) -> EnvSpec:
@@ -103,6 +103,7 @@ def _minigrid(env_id: str) -> EnvSpec:
         "a grid world in words, seen from the agent",
         MAX_TURNS,
         ACTIONS,
+        "sparse",
         inline=True,
         extra="minigrid",
     )
