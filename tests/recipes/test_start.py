@@ -1,5 +1,5 @@
 """What a run starts from: (1) the divergence is measured from the start policy, also when the run is resumed,
-(2) a stored adapter is trained on, as it is, (3) and so is a stored critic."""
+(2) a stored adapter is trained on, as it is, (3) and so is a stored critic, (4) a warm start keeps to the same limits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from turnwise import learners
 from turnwise.algorithms import PPO, Reinforce
 from turnwise.errors import TurnwiseError
 from turnwise.models import Policy
@@ -80,3 +81,19 @@ def test_a_stored_critic_is_trained_on(tmp_path: Path, extra: dict[str, Any]) ->
     assert second.weight.allclose(first.weight, atol=1e-6)
     third = train(world, Reinforce(groups=1, group_size=2), out=tmp_path / "third", **settings)
     assert third.policy.value_head is None
+
+
+def test_a_warm_start_keeps_to_the_limits_of_the_optimiser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = []
+
+    class Noted(learners.LocalLearner):
+        def update(self, batch: Any, objective: Any) -> Any:
+            limits.append((self.max_tokens, self.max_grad_norm))
+            return super().update(batch, objective)
+
+    monkeypatch.setattr(learners, "LocalLearner", Noted)
+    settings = {**QUICK, "demonstrations": 8, "micro_batch_tokens": 77, "max_grad_norm": 0.5, "steps": 1}
+    train("errand?max_turns=2", PPO(episodes=2, epochs=1), out=tmp_path, **settings)
+    # At least one update of the warm start and one of the algorithm.
+    assert len(limits) >= 2
+    assert set(limits) == {(77, 0.5)}

@@ -387,7 +387,13 @@ def _warm_start(training: Training, policy: Any, out: Path, transcripts: Sequenc
     config = {"training": training.to_config(), "phase": "warm-start"}
     folder = RunFolder.open(phase) if started else RunFolder.create(phase, config, seeds={"run": training.seed})
     with folder:
-        learner = LocalLearner(policy, lr=warm.lr or _default_lr(training.model, scratch=2e-3), warmup=0.1)
+        learner = LocalLearner(
+            policy,
+            lr=warm.lr or _default_lr(training.model, scratch=2e-3),
+            warmup=0.1,
+            max_grad_norm=training.optimiser.max_grad_norm,
+            max_tokens=training.optimiser.max_tokens,
+        )
         try:
             shown = progress and not folder.final.exists()
             train(sft, source, learner, folder, steps=steps, save_every=steps, record=0, progress=shown)
