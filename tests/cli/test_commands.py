@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from turnwise.cli.main import main
-from turnwise.envs import ids, make
+from turnwise.envs import ids, make, registry
 from turnwise.envs.registry import EnvSpec, register
 from turnwise.recipes import catalogue
 from turnwise.runs import Interrupted
@@ -194,7 +194,9 @@ def test_wrong_games_are_explained(trained: Path, capsys: Captured) -> None:
     refused(["play", "errand", "--model", str(trained)], capsys, "no usable tokenizer")
 
 
-def test_a_world_that_breaks_under_a_model_is_named(trained_once: Path, capsys: Captured) -> None:
+def test_a_world_that_breaks_under_a_model_is_named(
+    trained_once: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Broken:
         name = "broken"
         unwrapped = property(lambda self: self)
@@ -207,8 +209,9 @@ def test_a_world_that_breaks_under_a_model_is_named(trained_once: Path, capsys: 
 
         def close(self) -> None: ...
 
-    if "broken-for-play" not in ids():
-        register(EnvSpec("broken-for-play", Broken))
+    # What is registered here must not be seen by other tests.
+    monkeypatch.setattr(registry, "_KNOWN", dict(registry._KNOWN))
+    register(EnvSpec("broken-for-play", Broken, "a world that breaks"))
     refused(["play", "broken-for-play", "--model", str(trained_once)], capsys, "the bridge is down", "seed 0")
 
 

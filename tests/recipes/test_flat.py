@@ -45,7 +45,11 @@ def test_flat_and_nested_say_the_same(name: str) -> None:
     assert Training.from_config(training.to_config()) == training
 
 
-@given(st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.lists(st.integers())))
+@given(
+    st.one_of(
+        st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False), st.text(), st.lists(st.integers())
+    )
+)
 def test_a_value_from_a_file_has_the_type_of_its_setting_or_is_refused(value: Any) -> None:
     known = settings()
     for name, fits in {

@@ -41,7 +41,9 @@ def test_some_broken_episodes_are_counted(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_one_that_always_breaks_is_named() -> None:
-    with pytest.raises(TurnwiseError, match=r"all 3 first episodes .* seed 0: the environment raised ZeroDivisionError"):
+    with pytest.raises(
+        TurnwiseError, match=r"all 3 first episodes .* seed 0: the environment raised ZeroDivisionError"
+    ):
         rehearse(partial(RaisingEnv, at=0), range(3), where="inline")
 
 

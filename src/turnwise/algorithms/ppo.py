@@ -46,6 +46,7 @@ class PPO:
         entropy_coef: Weight of the entropy bonus.
         kl_coef: Reward taken off per nat of divergence from the reference (k1).
         reward_scale: Multiplies rewards, so that returns are of order one.
+        needs_critic: The policy has to have a value head; no hyperparameter.
     """
 
     episodes: int = 64

@@ -100,7 +100,9 @@ def after(out: Path, report: Path) -> None:
         ("metrics", out / "metrics.jsonl"),
         ("report", report),
     ]
-    console.print(pairs(rows))
+    # A path that is folded cannot be copied.
+    for name, value in rows:
+        say(console, Text(f"  {name:<9}", style="cyan"), str(value))
     say(console, Text("next", style="bold"))
     for command in (
         f"turnwise eval {out}",

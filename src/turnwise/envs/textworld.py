@@ -11,6 +11,7 @@ The reward is the change of the game's score. A generated game is won by one que
 a command that the game does not admit costs 0.1.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import atexit
