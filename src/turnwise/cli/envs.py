@@ -8,6 +8,8 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
+from rich.text import Text
+
 from turnwise.cli.console import columns, output, pairs, say
 from turnwise.cli.parsing import Flag, parse
 from turnwise.envs.errors import NotOffered
@@ -40,12 +42,21 @@ def _list() -> None:
     table = columns("id", "what", "turns", "rewards", "an action")
     for name in ids():
         found = spec(name)
-        what = found.summary if installed(found) else f"{found.summary}; needs {install(found)}"
-        action = found.actions[-1] if found.actions else ""
+        what = Text(found.summary if installed(found) else f"{found.summary}; needs {install(found)}")
+        # A generated text adventure takes seconds to make; its page shows what it says.
+        if installed(found) and found.inline:
+            what.append(f"\n{_beginning(make(name).reset(seed=0)[0])}", style="dim")
+        action = found.actions[0] if found.actions else ""
         table.add_row(name, what, str(found.max_turns or ""), found.reward_density, action)
     console.print(table)
     say(console, "every other MiniGrid-* and BabyAI-* id works too; your own is file.py:name")
     say(console, "more about one: turnwise envs NAME      try it: turnwise play NAME")
+
+
+def _beginning(observation: str, length: int = 110) -> str:
+    """The first words of an observation, behind the list of commands that some begin with."""
+    said = " ".join(observation.split(" ; ", 1)[-1].split())
+    return said if len(said) <= length else f"{said[:length]} …"
 
 
 def _show(name: str, seed: int) -> None:
