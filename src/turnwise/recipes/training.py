@@ -393,6 +393,7 @@ def _warm_start(training: Training, policy: Any, out: Path, transcripts: Sequenc
             warmup=0.1,
             max_grad_norm=training.optimiser.max_grad_norm,
             max_tokens=training.optimiser.max_tokens,
+            seed=training.seed,
         )
         try:
             shown = progress and not folder.final.exists()
