@@ -18,11 +18,14 @@ from turnwise.credit.baselines import (
 from turnwise.credit.diagnosis import explained_variance, why_zero, zero_std, zero_std_metrics
 from turnwise.credit.gae import gae_tokens, gae_turns
 from turnwise.credit.returns import broadcast, place_at_end, returns, sum_by_turn, uniform
+from turnwise.credit.selection import best_and_worst, best_of
 
 __all__ = [
     "anchor_advantages",
     "anchor_groups",
     "batch_baseline",
+    "best_and_worst",
+    "best_of",
     "broadcast",
     "episode_and_step",
     "explained_variance",
