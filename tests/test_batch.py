@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnwise.batch import Batch, pack, per_turn, sequences_of, unpack
+from turnwise.batch import Batch, pack, per_turn, unpack, with_units
 from turnwise.episode import Cut, Episode, Turn
 
 ids = st.lists(st.integers(0, 99), max_size=4).map(lambda x: np.array(x, np.int32))
@@ -103,7 +103,20 @@ def test_streams_come_back(episodes: list[Episode], data: st.DataObject) -> None
 def test_the_first_entry_of_each_turn(episodes: list[Episode]) -> None:
     values = [np.concatenate([[t] + [-1] * (len(turn.act) - 1) for t, turn in enumerate(e.turns)]) for e in episodes]
     assert [v.tolist() for v in per_turn(values, episodes)] == [list(range(len(e.turns))) for e in episodes]
-    assert [sum(map(len, sequences_of(e))) for e in episodes] == [len(e.turns) for e in episodes]
+
+
+@given(some, st.integers(1, 30), st.integers(0, 99))
+def test_units_are_never_taken_apart(episodes: list[Episode], turns: int, seed: int) -> None:
+    """Each minibatch and each micro-batch holds a unit whole or not at all, and together they are a partition."""
+    units = [i // 2 for i in range(len(episodes))]
+    batch = with_units(pack(episodes), units, [1 - 2 * (i % 2) for i in range(len(episodes))])
+    rng = np.random.default_rng(seed)
+    whole = sorted(batch.seq["unit"].tolist())
+    minibatches = [part.seq["unit"].tolist() for part in batch.minibatches(turns, rng)]
+    micro = [batch.seq["unit"][torch.tensor(part)].tolist() for part in batch.micro_batches(turns)]
+    for parts in (minibatches, micro):
+        assert sorted(unit for part in parts for unit in part) == whole
+        assert sum(len(set(part)) for part in parts) == len(set(whole))
 
 
 @given(some, st.integers(1, 30))

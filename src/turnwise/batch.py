@@ -36,7 +36,8 @@ class Batch:
         final: (T,) bool, a sentinel that stands for "the token after `last_obs`": F of them. Its value is the
             bootstrap value of a truncated episode; it is never an action and no other token sees it.
         token: name -> (T,) float32; zero outside action tokens.
-        seq: name -> (S,) tensor; always holds ``episode``, the index of the sequence's episode.
+        seq: name -> (S,) tensor; always holds ``episode``, the index of the sequence's episode. Where sequences must stay
+            together, ``unit`` numbers what they form (a preference pair) and ``side`` says which part of it each is.
     """
 
     tokens: Tensor
@@ -126,35 +127,42 @@ class Batch:
         """The sequences in random order, in parts of about `turns` turns each, as even as whole sequences allow.
 
         Counting turns rather than sequences means the same amount of experience per step whether an episode is one
-        long sequence or a sequence per turn.
+        long sequence or a sequence per turn. Sequences that share a value of ``seq["unit"]`` stay together.
         """
         starts = self.turn_start
         per_sequence = torch.zeros(len(self), dtype=torch.int64).index_add(
             0, self.sequence[starts], starts[starts].long()
         )
-        order = rng.permutation(len(self))
-        passed = np.zeros(len(self) + 1, np.int64)
-        passed[1:] = np.cumsum(per_sequence.numpy()[order])
+        blocks = self._units()
+        turns_of = _integers(per_sequence)
+        sizes = np.array([sum(turns_of[i] for i in block) for block in blocks], np.int64)
+        order = rng.permutation(len(blocks))
+        passed = np.zeros(len(blocks) + 1, np.int64)
+        passed[1:] = np.cumsum(sizes[order])
         total = int(passed[-1])
-        n = max(1, min(len(self), round(total / turns)))
+        n = max(1, min(len(blocks), round(total / turns)))
         ends: NDArray[np.float64] = total * np.arange(1, n) / n
         above = cast("NDArray[np.int64]", np.searchsorted(passed, ends))
         nearer_below: NDArray[np.bool_] = ends - passed[above - 1] < passed[above] - ends
         for part in np.split(order, above - nearer_below):
             if len(part):
-                yield self.select(_tensor(part))
+                yield self.select([i for block in part for i in blocks[int(block)]])
+
+    def _units(self) -> list[list[int]]:
+        """Sequence indices of each unit, in the order in which units first appear."""
+        unit = _integers(self.seq["unit"]) if "unit" in self.seq else range(len(self))
+        members: dict[int, list[int]] = {}
+        for index, key in enumerate(unit):
+            members.setdefault(key, []).append(index)
+        return list(members.values())
 
     def micro_batches(self, max_tokens: int) -> Iterator[list[int]]:
         """Sequence indices of each micro-batch: sorted by length, up to `max_tokens` tokens; a longer one comes alone.
 
         Sequences that share a value of ``seq["unit"]`` (for example the two sides of a preference pair) stay together.
         """
-        unit = _integers(self.seq["unit"]) if "unit" in self.seq else range(len(self))
-        members: dict[int, list[int]] = {}
-        for index, key in enumerate(unit):
-            members.setdefault(key, []).append(index)
         lengths = _integers(self.lengths)
-        blocks = sorted(members.values(), key=lambda block: max(lengths[i] for i in block))
+        blocks = sorted(self._units(), key=lambda block: max(lengths[i] for i in block))
         part: list[int] = []
         used = 0
         for block in blocks:
@@ -182,29 +190,36 @@ class Batch:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a policy says about a batch.
+    """What a model says about a batch.
 
     Attributes:
         logp: (A,) float32, log-probability of each action token under the sampling distribution.
         entropy: (A,) float32, entropy in nats of the distribution each action token was drawn from.
         value: (A,) float32, value of the context before each action token; None without a value head.
         final_value: (F,) float32, value at each sentinel; None without a value head.
+        score: (A,) or (A, L) float32, what a model that scores says about the context up to and *including* each action
+            token; None for a policy. Such a model has no distribution of its own: its `logp` and `entropy` are 0.
     """
 
     logp: Tensor
     entropy: Tensor
     value: Tensor | None = None
     final_value: Tensor | None = None
+    score: Tensor | None = None
 
 
-def sequences_of(episode: Episode) -> list[list[int]]:
-    """Turn indices of each sequence of the episode: a new one starts wherever a turn is `fresh`."""
-    parts: list[list[int]] = []
-    for index, turn in enumerate(episode.turns):
-        if turn.fresh or not parts:
-            parts.append([])
-        parts[-1].append(index)
-    return parts
+def with_units(batch: Batch, units: Sequence[int], sides: Sequence[int] | None = None) -> Batch:
+    """A copy that says which episodes form a unit, so that no minibatch and no micro-batch takes them apart.
+
+    Args:
+        batch: A packed batch.
+        units: For each packed episode, the number of its unit: ``seq["unit"]`` of all its sequences.
+        sides: For each packed episode, its part in the unit (+1 the chosen, −1 the rejected one of a pair): ``seq["side"]``.
+    """
+    owner = batch.seq["episode"]
+    added = {"unit": units} if sides is None else {"unit": units, "side": sides}
+    fields = {name: torch.tensor(values, dtype=torch.int64)[owner] for name, values in added.items()}
+    return replace(batch, seq={**batch.seq, **fields})
 
 
 def pack(episodes: Sequence[Episode], streams: Streams | None = None, *, bootstrap: bool = False) -> Batch:
@@ -315,4 +330,4 @@ def _integers(values: Tensor) -> list[int]:
     return cast("list[int]", values.tolist())  # pyright: ignore[reportUnknownMemberType]
 
 
-__all__ = ["Batch", "Outputs", "Streams", "pack", "per_turn", "sequences_of", "unpack"]
+__all__ = ["Batch", "Outputs", "Streams", "pack", "per_turn", "unpack", "with_units"]

@@ -163,6 +163,15 @@ def test_the_rate_follows_its_schedule(options: dict[str, Any], expected: dict[f
         assert learner.update(batch, nll())["lr"][0] == pytest.approx(2.0e-3 * scale, abs=1e-12)
 
 
+def test_what_a_method_remembers_belongs_to_the_state() -> None:
+    learner = LocalLearner(policy())
+    learner.memory["kl_coef"] = 0.25
+    tensors, info = learner.state()
+    learner.memory["kl_coef"] = 1.0
+    learner.restore({name: tensor.clone() for name, tensor in tensors.items()}, info)
+    assert learner.memory == {"kl_coef": 0.25}
+
+
 def test_a_state_of_another_model_is_refused_before_anything_changes() -> None:
     learner = LocalLearner(policy(value_head=False))
     tensors, info = LocalLearner(policy()).state()

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.rollout import worlds
-from turnwise.batch import pack, sequences_of
+from turnwise.batch import pack
 from turnwise.engines import LocalEngine
 from turnwise.envs.prompts import PromptEnv
 from turnwise.episode import Cut, Episode, Stop
@@ -109,12 +109,11 @@ def test_a_padded_policy_records_what_it_computes() -> None:
 def contexts(episode: Episode) -> list[list[int]]:
     """What stood before each action, put together from the deltas."""
     found: list[list[int]] = []
-    for part in sequences_of(episode):
-        context: list[int] = []
-        for t in part:
-            context = context + episode.turns[t].obs.tolist()
-            found.append(context)
-            context = context + episode.turns[t].act.tolist()
+    context: list[int] = []
+    for turn in episode.turns:
+        context = ([] if turn.fresh else context) + turn.obs.tolist()
+        found.append(context)
+        context = context + turn.act.tolist()
     return found
 
 

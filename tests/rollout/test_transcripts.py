@@ -114,6 +114,18 @@ def test_every_pass_hands_out_each_once() -> None:
     assert Counter(e.seed for e in source.rollouts(0, 5, 4)).most_common()[-1][1] >= 2
 
 
+def test_groups_are_handed_out_whole() -> None:
+    shown = [Transcript((f"{i // 2}",), (f"{i}",), (0.0,), True, False, seed=i // 2) for i in range(10)]
+    source = Logged(episodes_of(shown, worlds.policy()), seed=4, grouped=True)
+    drawn = [source.rollouts(iteration, 2) for iteration in range(5)]
+    assert [len(part) for part in drawn] == [4] * 5
+    seeds = [episode.seed for part in drawn for episode in part]
+    assert seeds[::2] == seeds[1::2]
+    assert sorted(seeds[:10:2]) == sorted(seeds[10::2]) == list(range(5))
+    with pytest.raises(TurnwiseError, match="no further start states"):
+        source.rollouts(0, 2, first=4)
+
+
 def test_nothing_to_hand_out_is_said() -> None:
     with pytest.raises(TurnwiseError, match="no stored episode has a turn"):
         Logged([]).rollouts(0, 4)

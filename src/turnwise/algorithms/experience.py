@@ -7,7 +7,7 @@ a method only fills in streams.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -146,7 +146,14 @@ def with_streams(batch: Batch, episodes: Sequence[Episode], streams: Mapping[str
 
 
 def climb(
-    learner: Any, batch: Batch, objective: Objective, *, epochs: int, turns: int, weights: Mapping[str, Weight]
+    learner: Any,
+    batch: Batch,
+    objective: Objective,
+    *,
+    epochs: int,
+    turns: int,
+    weights: Mapping[str, Weight],
+    prepare: Callable[[Any, Batch], Batch] | None = None,
 ) -> Metrics:
     """`epochs` passes of minibatches of about `turns` turns, one optimizer step each.
 
@@ -157,11 +164,14 @@ def climb(
         epochs: Passes.
         turns: Turns per optimizer step.
         weights: Stream name -> weight function, evaluated on each whole minibatch.
+        prepare: Called with the learner and each whole minibatch before its step; what it returns is trained on. For
+            statistics of a minibatch that depend on the present weights.
     """
     rng = np.random.default_rng([learner.seed, learner.version])
     parts: list[Metrics] = []
     for _ in range(epochs):
         for part in batch.minibatches(turns, rng):
+            part = part if prepare is None else prepare(learner, part)
             weighted = part
             for name, weight in weights.items():
                 weighted = weighted.with_stream(name, weight(part))

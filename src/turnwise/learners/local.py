@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +19,6 @@ from torch import Tensor
 from turnwise.batch import Batch, Outputs
 from turnwise.errors import TurnwiseError
 from turnwise.metrics import Metrics, merge
-from turnwise.models import Policy
 from turnwise.objectives import Objective
 
 
@@ -27,11 +26,33 @@ class LearnerError(TurnwiseError):
     """An update was refused before it touched the weights."""
 
 
+class Trainable(Protocol):
+    """A model that a learner can move: a `Policy`, or one that scores."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
+
+    @property
+    def greedy(self) -> bool:
+        """Its log-probabilities are those of the most likely token alone, which no gradient can change."""
+        ...
+
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """Trainable parameters by name."""
+        ...
+
+    def outputs(self, batch: Batch) -> Outputs:
+        """What it says about a batch, with gradients if they are enabled."""
+        ...
+
+
 class LocalLearner:
     """AdamW over a policy's trainable parameters.
 
     Args:
-        policy: Whose weights move.
+        policy: Whose weights move: a `Policy`, or a model that scores.
         lr: Peak learning rate.
         schedule: ``linear`` to zero over the run, or ``constant``.
         warmup: Share of the run during which the rate rises linearly from zero to its peak.
@@ -43,6 +64,9 @@ class LocalLearner:
 
     Attributes:
         version: Number of updates so far.
+        iteration: Iterations of the run that are over; the driver counts.
+        memory: Numbers that a method keeps from one iteration to the next (an adaptive coefficient, a running mean). They
+            belong to the state, so a resumed run goes on with them.
 
     Raises:
         LearnerError: nothing to train, or a warm-up that leaves nothing of the run.
@@ -50,7 +74,7 @@ class LocalLearner:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: Trainable,
         *,
         lr: float = 5e-4,
         schedule: Literal["linear", "constant"] = "linear",
@@ -60,13 +84,15 @@ class LocalLearner:
         weight_decay: float = 0.0,
         max_grad_norm: float = 1.0,
         max_tokens: int = 8192,
-        reference: Policy | None = None,
+        reference: Trainable | None = None,
         seed: int = 0,
     ) -> None:
-        self.policy = policy
-        self.reference = reference
+        self.policy: Any = policy
+        self.reference: Any = reference
         self.seed = seed
         self.version = 0
+        self.iteration = 0
+        self.memory: dict[str, float] = {}
         self.lr = lr
         self.schedule = schedule
         self.warmup = warmup
@@ -76,7 +102,7 @@ class LocalLearner:
             raise LearnerError(f"warmup={warmup} is a share of the run; it lies in [0, 1)")
         self._parameters = policy.parameters()
         if not self._parameters:
-            raise LearnerError(f"{type(policy.model).__name__} has no trainable parameter; all of them are frozen")
+            raise LearnerError(f"{type(self.policy.model).__name__} has no trainable parameter; all of them are frozen")
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(), lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, foreach=True
         )
@@ -98,7 +124,7 @@ class LocalLearner:
         Raises:
             LearnerError: the policy samples greedily, which no gradient can change.
         """
-        if self.policy.sampling.temperature == 0:
+        if self.policy.greedy:
             raise LearnerError(
                 "a greedy policy has no gradient: at temperature 0 every log-probability is 0 or -inf. Train at "
                 "temperature 1 and evaluate greedily"
@@ -161,7 +187,7 @@ class LocalLearner:
         for name, parameter in self._parameters.items():
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{key}.{name}"] = value
-        return tensors, {"version": self.version}
+        return tensors, {"version": self.version, "memory": dict(self.memory)}
 
     def restore(self, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
         """Take up a state again.
@@ -190,6 +216,7 @@ class LocalLearner:
                 parameter.copy_(weights[name])
                 self._optimizer.state[parameter] = moments[name]
         self.version = int(info["version"])
+        self.memory = {name: float(value) for name, value in info.get("memory", {}).items()}
 
 
 def _shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
@@ -197,11 +224,10 @@ def _shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
 
 
 @torch.no_grad()
-def evaluate(policy: Policy, batch: Batch, max_tokens: int = 8192) -> Outputs:
-    """A policy's outputs on a whole batch, micro-batch by micro-batch, in packing order, on the CPU."""
-    n = len(batch.tokens)
-    full = {name: torch.zeros(n) for name in ("logp", "entropy", "value", "final_value")}
-    has_value = policy.value_head is not None
+def evaluate(policy: Trainable, batch: Batch, max_tokens: int = 8192) -> Outputs:
+    """A model's outputs on a whole batch, micro-batch by micro-batch, in packing order, on the CPU."""
+    parts: dict[str, list[Tensor]] = {}
+    places: dict[str, list[Tensor]] = {}
     for indices in batch.micro_batches(max_tokens):
         where = batch.token_index(indices)
         micro = batch.select(indices)
@@ -210,10 +236,8 @@ def evaluate(policy: Policy, batch: Batch, max_tokens: int = 8192) -> Outputs:
             values = getattr(outputs, field.name)
             if values is not None:
                 mask = micro.final if field.name == "final_value" else micro.action
-                full[field.name][where[mask]] = values.cpu()
-    return Outputs(
-        logp=full["logp"][batch.action],
-        entropy=full["entropy"][batch.action],
-        value=full["value"][batch.action] if has_value else None,
-        final_value=full["final_value"][batch.final] if has_value else None,
-    )
+                parts.setdefault(field.name, []).append(values.cpu())
+                places.setdefault(field.name, []).append(where[mask])
+    empty = torch.zeros(0)
+    found = {name: torch.cat(values)[torch.cat(places[name]).argsort()] for name, values in parts.items()}
+    return Outputs(**{"logp": empty, "entropy": empty, **found})

@@ -201,6 +201,11 @@ class Policy:
         return next(self.model.parameters()).device
 
     @property
+    def greedy(self) -> bool:
+        """It takes the most likely token, so that its log-probabilities have no gradient."""
+        return self.sampling.temperature == 0
+
+    @property
     def has_adapter(self) -> bool:
         """The model is a PEFT model, whose adapter can be switched off."""
         return hasattr(self.model, "peft_config") and hasattr(self.model, "disable_adapter")

@@ -97,9 +97,12 @@ class Collector:
 
     # ---- what algorithms call ----------------------------------------------------------------------------------------
 
-    def rollouts(self, iteration: int, groups: int, group_size: int = 1) -> list[Episode]:
-        """`groups` new start states, `group_size` episodes of each, the same for every call with this iteration."""
-        return self.collect(training_tasks(self.seed, iteration, groups, group_size))
+    def rollouts(self, iteration: int, groups: int, group_size: int = 1, first: int = 0) -> list[Episode]:
+        """`groups` new start states, `group_size` episodes of each, the same for every call with this iteration.
+
+        Start states are numbered within an iteration; `first` is the number of the first, for a method that draws more.
+        """
+        return self.collect(training_tasks(self.seed, iteration, groups, group_size, first=first))
 
     def refresh(self, learner: Versioned) -> None:
         """Sample with the learner's current weights from now on."""

@@ -17,8 +17,8 @@ from turnwise.rollout.collector import Versioned
 class Rollouts(Protocol):
     """What algorithms ask of a source."""
 
-    def rollouts(self, iteration: int, groups: int, group_size: int = 1) -> list[Episode]:
-        """The episodes of one iteration."""
+    def rollouts(self, iteration: int, groups: int, group_size: int = 1, first: int = 0) -> list[Episode]:
+        """The episodes of one iteration; its start states are numbered from `first`."""
         ...
 
     def refresh(self, learner: Versioned) -> None:
@@ -42,13 +42,13 @@ class Judged:
         self.source = source
         self.rewards = dict(rewards)
 
-    def rollouts(self, iteration: int, groups: int, group_size: int = 1) -> list[Episode]:
+    def rollouts(self, iteration: int, groups: int, group_size: int = 1, first: int = 0) -> list[Episode]:
         """The source's episodes, judged.
 
         Raises:
             RewardError: a reward raised, or did not answer with one number per turn.
         """
-        return judged(self.source.rollouts(iteration, groups, group_size), self.rewards)
+        return judged(self.source.rollouts(iteration, groups, group_size, first), self.rewards)
 
     def refresh(self, learner: Versioned) -> None:
         """Pass the learner on to the source."""

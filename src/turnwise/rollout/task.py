@@ -25,10 +25,13 @@ class Task:
     key: int
 
 
-def training_tasks(run_seed: int, iteration: int, groups: int, group_size: int = 1) -> list[Task]:
-    """`groups` start states, each `group_size` times, drawn anew for every (run seed, iteration)."""
+def training_tasks(run_seed: int, iteration: int, groups: int, group_size: int = 1, *, first: int = 0) -> list[Task]:
+    """`groups` start states, each `group_size` times, drawn anew for every (run seed, iteration).
+
+    `first` numbers the first of them, for a method that asks for more within an iteration.
+    """
     tasks = []
-    for g in range(groups):
+    for g in range(first, first + groups):
         seed = mix(run_seed, iteration, g) % TRAIN_SEEDS
         for sample in range(group_size):
             tasks.append(Task(seed, f"{iteration}/{g}", mix(run_seed, iteration, g, sample, 1)))

@@ -59,26 +59,40 @@ class Logged:
     Args:
         episodes: What to hand out.
         seed: Seed of the shuffles.
+        grouped: Hand out whole groups, such as the two sides of a preference, and never a part of one.
     """
 
-    def __init__(self, episodes: Sequence[Episode], *, seed: int = 0) -> None:
+    def __init__(self, episodes: Sequence[Episode], *, seed: int = 0, grouped: bool = False) -> None:
         self.episodes = [episode for episode in episodes if episode.turns]
         self.seed = seed
+        self.grouped = grouped
+        members: dict[str | int, list[Episode]] = {}
+        for index, episode in enumerate(self.episodes):
+            members.setdefault(episode.group if grouped else index, []).append(episode)
+        self._groups = list(members.values())
 
-    def rollouts(self, iteration: int, groups: int, group_size: int = 1) -> list[Episode]:
-        """The episodes of minibatch number `iteration`; every pass visits each episode once.
+    def rollouts(self, iteration: int, groups: int, group_size: int = 1, first: int = 0) -> list[Episode]:
+        """The episodes of minibatch number `iteration`; every pass visits each of them, or each group, once.
+
+        Args:
+            iteration: Number of the minibatch.
+            groups: Groups to hand out; without `grouped`, this times `group_size` episodes.
+            group_size: Episodes of a group; stored groups have the size that they have.
+            first: Stored episodes cannot be drawn anew, so it must be 0.
 
         Raises:
-            TurnwiseError: no stored episode has a turn.
+            TurnwiseError: no stored episode has a turn, or more was asked for than there is.
         """
-        size, n = groups * group_size, len(self.episodes)
+        size, n = groups if self.grouped else groups * group_size, len(self._groups)
         if not n:
             raise TurnwiseError(
                 "no stored episode has a turn, so there is nothing to learn from; check that they fit into the context"
             )
+        if first:
+            raise TurnwiseError("stored episodes are what they are: no further start states can be drawn from them")
         wanted = range(iteration * size, (iteration + 1) * size)
         orders = {p: np.random.default_rng(mix(self.seed, p)).permutation(n) for p in {i // n for i in wanted}}
-        return [self.episodes[orders[i // n][i % n]] for i in wanted]
+        return [episode for i in wanted for episode in self._groups[orders[i // n][i % n]]]
 
     def refresh(self, learner: Versioned) -> None:
         """Stored episodes do not change with the weights."""

@@ -161,6 +161,7 @@ class _Loop:
         begun = time.perf_counter()
         # The middle of the iteration: a warm-up would otherwise begin with a step of length zero.
         self.learner.anneal((self.done + 0.5) / self.steps)
+        self.learner.iteration = self.done
         self.source.refresh(self.learner)
         episodes = self.algorithm.collect(self.source, self.done)
         failed = [episode for episode in episodes if episode.failed]

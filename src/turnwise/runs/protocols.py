@@ -47,7 +47,13 @@ class SavedPolicy(Protocol):
 
 
 class Learner(Protocol):
-    """Who moves weights, as the driver sees it."""
+    """Who moves weights, as the driver sees it.
+
+    Attributes:
+        iteration: Iterations that are over; the driver sets it before each.
+    """
+
+    iteration: int
 
     @property
     def policy(self) -> SavedPolicy:
