@@ -61,7 +61,7 @@ $(VENV)/.runtime: $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.torch
-	$(PIP) --editable ".[toytext,minigrid,lora,dev,docs]"
+	$(PIP) --editable ".[toytext,minigrid,lora,data,reasoning,dev,docs]"
 	@touch $(VENV)/.runtime $@
 
 clean:
