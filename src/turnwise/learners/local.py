@@ -60,6 +60,7 @@ class LocalLearner:
         max_grad_norm: Clip the global gradient norm to this; 0 leaves it.
         max_tokens: Tokens per micro-batch.
         reference: Frozen policy that a KL penalty is measured against.
+        judge: Frozen model that scores, for a method that differentiates through it.
         seed: Of the order of minibatches.
 
     Attributes:
@@ -85,10 +86,13 @@ class LocalLearner:
         max_grad_norm: float = 1.0,
         max_tokens: int = 8192,
         reference: Trainable | None = None,
+        judge: Any = None,
         seed: int = 0,
     ) -> None:
         self.policy: Any = policy
         self.reference: Any = reference
+        self._reference_moved = False
+        self.judge: Any = judge
         self.seed = seed
         self.version = 0
         self.iteration = 0
@@ -178,6 +182,21 @@ class LocalLearner:
             raise LearnerError("this learner has no reference policy; build it with reference=policy.reference()")
         return evaluate(self.reference, batch, self.max_tokens)
 
+    def refresh_reference(self) -> None:
+        """Measure from the policy as it is now on. The new reference belongs to the state.
+
+        It is for a method of several phases, whose later ones start from what an earlier one has learnt.
+        """
+        self.reference = self.policy.reference()
+        self._reference_moved = True
+
+    def _reference_tensors(self) -> dict[str, Tensor]:
+        """What of the reference may differ from the model that the run was started with; empty unless it has moved."""
+        if not self._reference_moved:
+            return {}
+        held = dict(self.reference.model.named_parameters())
+        return {name: held[name].detach() for name in self._parameters if name in held}
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that a resumed run needs: weights and optimizer moments by name, counters as plain data.
 
@@ -187,6 +206,7 @@ class LocalLearner:
         for name, parameter in self._parameters.items():
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{key}.{name}"] = value
+        tensors |= {f"reference.{name}": tensor for name, tensor in self._reference_tensors().items()}
         return tensors, {"version": self.version, "memory": dict(self.memory)}
 
     def restore(self, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
@@ -215,6 +235,12 @@ class LocalLearner:
             for name, parameter in self._parameters.items():
                 parameter.copy_(weights[name])
                 self._optimizer.state[parameter] = moments[name]
+            if any(name.startswith("reference.") for name in tensors):
+                self.refresh_reference()
+                # An adapter that has learnt nothing shares its weights with its reference, which is then what it was.
+                if self.reference.model is not self.policy.model:
+                    for name, tensor in self._reference_tensors().items():
+                        tensor.copy_(tensors[f"reference.{name}"])
         self.version = int(info["version"])
         self.memory = {name: float(value) for name, value in info.get("memory", {}).items()}
 
