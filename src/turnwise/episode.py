@@ -175,7 +175,29 @@ class Episode:
 class Transcript:
     """An episode in plain text: what demonstrations and logged dialogues are before they are tokenised.
 
-    `observations[t]` precedes `actions[t]`, which paid `rewards[t]`; `last_obs` follows the last action.
+    `observations[t]` precedes `actions[t]`, which paid `rewards[t]`; `last_obs` follows the last action. An observation
+    may be a text that carries chat messages (`turnwise.text.Conversation`).
+
+    Attributes:
+        observations: What the world said before each action.
+        actions: What was answered.
+        rewards: What each action was paid.
+        terminated: The task ended by itself.
+        truncated: Somebody stopped watching.
+        last_obs: What the world said after the last action.
+        env: Name of the environment.
+        seed: Seed of the task.
+        goal: The goal in words.
+        source: Who acted.
+        metrics: Figures for people.
+        group: What it is compared within (the prompt of a preference pair); by default the environment and the seed.
+        pays: Who pays the rewards, the name under which they are booked: "environment", or "label" where they say what
+            somebody thought of it.
+        separator: Not None where the actions are the steps of one answer, each but the last followed by this text. Then
+            the world says nothing between them, and the observations after the first are empty.
+
+    Raises:
+        ValueError: not one observation, action and reward per turn, or an observation between steps.
     """
 
     observations: tuple[str, ...]
@@ -189,10 +211,17 @@ class Transcript:
     goal: str | None = None
     source: Source = Source.EXPERT
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    group: str = ""
+    pays: str = "environment"
+    separator: str | None = None
 
     def __post_init__(self) -> None:
         if not len(self.observations) == len(self.actions) == len(self.rewards):
             raise ValueError(
                 f"a transcript needs one observation, one action and one reward per turn, got "
                 f"{len(self.observations)}, {len(self.actions)} and {len(self.rewards)}"
+            )
+        if self.separator is not None and any(self.observations[1:]):
+            raise ValueError(
+                "the world says nothing between the steps of an answer; the observations after the first are empty"
             )

@@ -6,51 +6,81 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from turnwise.data.problems import DataError
 from turnwise.engines import Completion
 from turnwise.engines.noise import mix
-from turnwise.episode import Cut, Episode, Stop, Transcript
+from turnwise.episode import Cut, Episode, Source, Stop, Transcript
 from turnwise.errors import TurnwiseError
 from turnwise.models import Policy
 from turnwise.rollout.collector import Versioned
 from turnwise.rollout.view import Memory, Overflow, View
 from turnwise.rollout.workers import Payment
+from turnwise.text import Renderer
 
 
 def episodes_of(transcripts: Sequence[Transcript], policy: Policy, memory: Memory | None = None) -> list[Episode]:
     """Tokenise transcripts exactly as the collector would have built the same dialogue.
 
-    The recorded log-probabilities are zero: nobody knows them. A transcript that outgrows the context is cut there.
+    The recorded log-probabilities are zero: nobody knows them. A transcript that outgrows the context is cut there;
+    one from a data set is refused instead where no action would be left of it, or where it carries a label or is written
+    in steps, since those speak of the whole.
+
+    The steps of an answer (`Transcript.separator`) are turns without an observation between them: their ids in a row
+    are the ids of the answer, and the stop token is the last step's. What is remembered of the past does not apply.
 
     Args:
         transcripts: What was said and paid.
-        policy: Whose renderer and context limit apply.
+        policy: Whose renderer and context limit apply; anything that has both will do.
         memory: What of the past stays in the context.
+
+    Raises:
+        DataError: a row of a data set does not fit into the context.
     """
     memory = memory or Memory()
     memory = Memory(memory.turns, min(memory.limit, policy.context_limit), memory.compact)
-    episodes = []
-    for index, transcript in enumerate(transcripts):
-        view = View("agent", index, policy.renderer, memory, budget=1)
-        cut = Cut.TURN_LIMIT if transcript.truncated or not transcript.terminated else None
-        detail, last = "", transcript.last_obs
-        turns = zip(transcript.observations, transcript.actions, transcript.rewards, strict=True)
-        for obs, action, reward in turns:
-            ids = policy.renderer.action_ids(action)
-            view.budget = len(ids)
-            try:
+    return [_episode(index, transcript, policy.renderer, memory) for index, transcript in enumerate(transcripts)]
+
+
+def _episode(index: int, transcript: Transcript, renderer: Renderer, memory: Memory) -> Episode:
+    if transcript.separator is None:
+        actions = [renderer.action_ids(action) for action in transcript.actions]
+    else:
+        actions = renderer.step_ids(transcript.actions, transcript.separator) if transcript.actions else []
+        memory = Memory(None, memory.limit)
+    view = View("agent", index, renderer, memory, budget=1, pays=transcript.pays)
+    cut = Cut.TURN_LIMIT if transcript.truncated or not transcript.terminated else None
+    detail, last = "", transcript.last_obs
+    for obs, ids, reward in zip(transcript.observations, actions, transcript.rewards, strict=True):
+        view.budget = len(ids)
+        try:
+            if transcript.separator is None or not view.turns:
                 view.observe(obs)
-            except Overflow as overflow:
-                cut, detail, last = Cut.CONTEXT, str(overflow), ""
-                break
-            view.act(Completion(ids, np.zeros(len(ids), np.float32), Stop.STOP, 0))
-            view.pay(Payment(float(reward), terminated=False, truncated=False))
-        template = Episode(
-            f"{transcript.env}/{transcript.seed}", (), True, False, view.context[:0], env=transcript.env,
-            world=f"transcript/{index}", source=transcript.source, seed=transcript.seed, goal=transcript.goal,
-        )  # fmt: skip
-        view.metrics.update(transcript.metrics)
-        episodes.append(view.episode(template, cut, detail, last if cut else None))
-    return episodes
+            else:
+                view.go_on()
+        except Overflow as overflow:
+            _check_may_be_cut(transcript, len(view.turns), overflow, memory.limit)
+            cut, detail, last = Cut.CONTEXT, str(overflow), ""
+            break
+        view.act(Completion(ids, np.zeros(len(ids), np.float32), Stop.STOP, 0))
+        view.pay(Payment(float(reward), terminated=False, truncated=False))
+    template = Episode(
+        transcript.group or f"{transcript.env}/{transcript.seed}", (), True, False, view.context[:0],
+        env=transcript.env, world=f"transcript/{index}", source=transcript.source, seed=transcript.seed,
+        goal=transcript.goal,
+    )  # fmt: skip
+    view.metrics.update(transcript.metrics)
+    return view.episode(template, cut, detail, last if cut else None)
+
+
+def _check_may_be_cut(transcript: Transcript, turns: int, overflow: Overflow, limit: int) -> None:
+    labelled = transcript.pays != "environment" or transcript.separator is not None
+    if transcript.source is not Source.DATASET or (turns and not labelled):
+        return
+    which = transcript.group or f"{transcript.env}/{transcript.seed}"
+    raise DataError(
+        f"{which} of the data does not fit: {overflow}, the action included; leave out what is longer than {limit} tokens "
+        f"(turnwise data check FILE --model MODEL --max-length {limit} lists it), or take a model with a longer context"
+    )
 
 
 class Logged:

@@ -9,7 +9,7 @@ import numpy as np
 from turnwise.engines import Completion
 from turnwise.episode import Cut, Episode, Ids, Stop, Turn
 from turnwise.rollout.workers import Payment
-from turnwise.text import Renderer
+from turnwise.text import Conversation, Renderer
 
 _EMPTY: Ids = np.zeros(0, np.int32)
 
@@ -56,6 +56,7 @@ class View:
         renderer: Turns observations into ids.
         memory: What of the past stays in the context.
         budget: Tokens an action may have.
+        pays: Under whose name rewards are booked.
         context: (n,) all ids the next action follows.
         turns: What has happened so far.
         metrics: Figures for people.
@@ -67,6 +68,7 @@ class View:
     renderer: Renderer
     memory: Memory
     budget: int
+    pays: str = "environment"
     context: Ids = field(default_factory=lambda: _EMPTY)
     turns: list[Turn] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -83,6 +85,16 @@ class View:
         delta, fresh = self._render(text, self.budget)
         self.context = delta if fresh else np.concatenate([self.context, delta])
         self._obs = (text, delta, fresh)
+
+    def go_on(self) -> None:
+        """Get ready for the next step of the same answer: the world says nothing, not even a template's words.
+
+        Raises:
+            Overflow: the step does not fit.
+        """
+        if len(self.context) + self.budget > self.memory.limit:
+            raise Overflow(f"{len(self.context) + self.budget} tokens do not fit into a context of {self.memory.limit}")
+        self._obs = ("", _EMPTY, False)
 
     def _render(self, text: str, room: int) -> tuple[Ids, bool]:
         limit = self.memory.limit - room
@@ -110,11 +122,21 @@ class View:
         parts: list[Ids] = []
         before: _Past | None = None
         for past in self._past[len(self._past) - kept :]:
-            parts.append(self.renderer.following(past.obs, before.stop) if before else self.renderer.first(past.obs))
+            parts.append(self.renderer.following(past.obs, before.stop) if before else self._anew(past.obs))
             parts.append(past.act)
             before = past
-        parts.append(self.renderer.following(text, before.stop) if before else self.renderer.first(text))
+        parts.append(self.renderer.following(text, before.stop) if before else self._anew(text))
         return np.concatenate(parts)
+
+    def _anew(self, text: str) -> Ids:
+        """A context that begins with `text`, under the system message that the conversation began with."""
+        begun = self._past[0].obs if self._past else text
+        system = begun.system if isinstance(begun, Conversation) and begun is not text else None
+        if system is None:
+            return self.renderer.first(text)
+        return self.renderer.first(
+            Conversation([{"role": "system", "content": system}, {"role": "user", "content": str(text)}])
+        )
 
     def act(self, completion: Completion) -> None:
         """Append the sampled action; its reward is not known yet."""
@@ -132,7 +154,7 @@ class View:
         self.metrics.update(payment.metrics)
         if self.turns:
             total = self.turns[-1].reward + payment.reward
-            self.turns[-1] = replace(self.turns[-1], reward=total, rewards={"environment": total})
+            self.turns[-1] = replace(self.turns[-1], reward=total, rewards={self.pays: total})
         if payment.terminated or payment.truncated:
             self.ended = payment
 

@@ -10,6 +10,7 @@ What this file leaves out: tools and images. An observation is text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,12 +19,22 @@ import numpy as np
 
 from turnwise.episode import Ids, Stop
 from turnwise.errors import TurnwiseError
+from turnwise.text.conversation import Conversation
 
 PLAIN = (
     "{% for message in messages %}{% if message.role == 'assistant' %}> {{ message.content }}\n"
     "{% else %}{{ message.content }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}>{% endif %}"
 )
 """The template for a tokenizer without one: observation, ``>``, action, a line each. The newline ends an action."""
+
+RAW = "{% for message in messages %}{{ message.content }}{% endfor %}"
+"""The template of a base model: texts with nothing between them. The tokenizer's EOS ends an action.
+
+A text without anything before it begins with the tokenizer's BOS, else its EOS, because nothing would predict its first
+token.
+"""
+
+_OWN = (PLAIN, RAW)
 
 _USER = ("Xq0", "Xq1")
 _ASSISTANT = "Yq0"
@@ -65,9 +76,11 @@ class Renderer:
                 messages, chat_template=self.template, tokenize=False, add_generation_prompt=generate
             )
         except jinja2.TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages[1:])
+            what = f"a {messages[0]['role']} message first" + (f" ({roles} after it)" if roles else "")
+            system = " or leave the system message out" if messages[0]["role"] == "system" else ""
             raise RendererError(
-                f"the chat template cannot render a {messages[0]['role']} message first: {error}; "
-                "pass another template (--template plain) or leave the system message out"
+                f"the chat template cannot render {what}: {error}; pass another template (--template plain){system}"
             ) from error
 
     def _read_template(self) -> None:
@@ -101,20 +114,27 @@ class Renderer:
         tail = self._after_action(closed[closed.rindex(_ASSISTANT) + len(_ASSISTANT) :])
         eos = self.tokenizer.eos_token_id
         if not len(tail) and eos is None:
+            if self.template == RAW:
+                raise RendererError(
+                    "the tokenizer has no EOS token, which is what ends an action where texts are joined with nothing "
+                    "between them (--template raw); set tokenizer.eos_token, or use --template plain"
+                )
             raise RendererError("neither the chat template nor the tokenizer says what ends an action" + remedy)
         self._end = int(tail[0]) if len(tail) else int(eos)
         self._tail = tail[1:]
         self.stop: frozenset[int] = frozenset([self._end] if eos is None else [self._end, int(eos)])
         self._prefix = self._beginning()
+        begin = getattr(self.tokenizer, "bos_token_id", None)
+        self._nothing: Ids = np.array([self._end if begin is None else begin], np.int32)
         deltas = np.concatenate([self.first(_USER[0]), self.action_ids(_ASSISTANT), self.following(_USER[1])])
         # Our own plain template is only ever rendered as deltas, so nobody can tokenise it in another way.
-        if self.template != PLAIN and len(tail) and not np.array_equal(deltas, self._encode_uncached(second)):
+        if self.template not in _OWN and len(tail) and not np.array_equal(deltas, self._encode_uncached(second)):
             raise RendererError("the tokens of k rendered turns are not a prefix of the tokens of k + 1 turns" + remedy)
 
     def _beginning(self) -> Ids:
         """What a tokenizer puts before a plain text; a chat template writes it itself."""
         bos = getattr(self.tokenizer, "bos_token_id", None)
-        if self.template != PLAIN or bos is None or self.tokenizer.encode(_USER[0])[:1] != [bos]:
+        if self.template not in _OWN or bos is None or self.tokenizer.encode(_USER[0])[:1] != [bos]:
             return np.zeros(0, np.int32)
         return np.array([bos], np.int32)
 
@@ -139,9 +159,33 @@ class Renderer:
         return self.tokenizer.decode(np.frombuffer(ids, dtype=np.int32).tolist(), skip_special_tokens=True).strip()
 
     def first(self, obs: str) -> Ids:
-        """Ids of a context that begins with the observation `obs` and ends where the action starts."""
-        ids = self._encode(self._first[0] + obs + self._first[1])
-        return np.concatenate([self._prefix, ids]) if len(self._prefix) else ids
+        """Ids of a context that begins with the observation `obs` and ends where the action starts.
+
+        The messages of a `Conversation` go through the chat template, with the renderer's system message in front unless
+        it has one of its own.
+
+        Raises:
+            RendererError: the template cannot render the roles of a conversation, or leaves a message out.
+        """
+        if isinstance(obs, Conversation) and [m["role"] for m in obs.messages] != ["user"]:
+            ids = self._encode(self._conversation(obs))
+        else:
+            ids = self._encode(self._first[0] + obs + self._first[1])
+        ids = np.concatenate([self._prefix, ids]) if len(self._prefix) else ids
+        return ids if len(ids) else self._nothing
+
+    def _conversation(self, conversation: Conversation) -> str:
+        head = [{"role": "system", "content": self.system}] if self.system and conversation.system is None else []
+        messages = [*head, *conversation.messages]
+        rendered = self._render(messages, generate=True)
+        for message in messages:
+            # What an assistant thought is left out of the past by some templates, and is meant to be.
+            if message["role"] != "assistant" and message["content"].strip() not in rendered:
+                raise RendererError(
+                    f"the chat template leaves out or rewrites a {message['role']} message; pass another template "
+                    "(--template plain), or put what it says into the user's message"
+                )
+        return rendered
 
     def following(self, obs: str, stop: Stop = Stop.STOP) -> Ids:
         """Ids to append after an action, so that the next one can be sampled.
@@ -161,6 +205,16 @@ class Renderer:
     def action_ids(self, text: str) -> Ids:
         """Ids of an action somebody else wrote, with the stop token, as the policy would have sampled it."""
         return np.append(self._encode(self._lead + text), np.int32(self._end)).astype(np.int32)
+
+    def step_ids(self, steps: Sequence[str], separator: str) -> list[Ids]:
+        """Ids of one action that is written in steps, for each step its own.
+
+        `separator` stands at the end of each step but the last, which ends with the stop token. Together they are
+        what ``action_ids`` makes of the joined text, up to how a tokenizer joins the letters around a separator.
+        """
+        texts = [self._lead + steps[0], *steps[1:]]
+        ids = [self._encode(text + separator) for text in texts[:-1]]
+        return [*ids, np.append(self._encode(texts[-1]), np.int32(self._end)).astype(np.int32)]
 
     def text(self, ids: Ids) -> str:
         """All the text of `ids`, special tokens included, for people."""

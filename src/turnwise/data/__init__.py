@@ -1,0 +1,1 @@
+"""Files with prompts, answers and labels."""
