@@ -97,7 +97,7 @@ _DENSITY = {"dense": "paid on the way", "sparse": "paid at the end only", "unkno
 
 def installed(found: EnvSpec) -> bool:
     """The optional dependency of the environment is there."""
-    return found.extra is None or find_spec(found.extra) is not None
+    return found.extra is None or find_spec(found.package or found.extra) is not None
 
 
 def install(found: EnvSpec) -> str:

@@ -40,6 +40,7 @@ class EnvSpec:
         reward_density: "dense" if rewards come on the way, "sparse" if only at the end; "unknown" if nobody has said.
         inline: Fast and trusted: it may be stepped in the event loop, without a thread of its own.
         extra: The optional dependency it needs, as in ``pip install "turnwise[extra]"``.
+        package: The module that the extra brings; None if it has the extra's name.
         exact: Gives the tables from which its optimum can be computed; takes the same options as `make`.
     """
 
@@ -52,6 +53,7 @@ class EnvSpec:
     inline: bool = False
     extra: str | None = None
     exact: Callable[..., Tabular] | None = None
+    package: str | None = None
 
 
 def _errand() -> EnvSpec:
@@ -111,6 +113,23 @@ def _minigrid(env_id: str) -> EnvSpec:
 
 _MINIGRID = ("MiniGrid-", "BabyAI-")
 
+
+def _reasoning(env_id: str) -> EnvSpec:
+    from turnwise.envs.reasoning_gym import PREFIX, ReasoningGym
+
+    return EnvSpec(
+        env_id,
+        ReasoningGym(env_id.removeprefix(PREFIX)),
+        "one question, one answer, judged by the scorer of the dataset",
+        1,
+        reward_density="sparse",
+        extra="reasoning",
+        package="reasoning_gym",
+    )
+
+
+_REASONING = "reasoning-gym/"
+
 # Each is built when it is asked for, so that a list of names needs no import.
 _KNOWN: dict[str, Callable[[], EnvSpec]] = {
     "errand": _errand,
@@ -128,7 +147,8 @@ _KNOWN: dict[str, Callable[[], EnvSpec]] = {
 
 
 def ids() -> tuple[str, ...]:
-    """Names that `make` knows. Any other ``MiniGrid-*`` and ``BabyAI-*`` id of Gymnasium works as well."""
+    """Names that `make` knows. Any other ``MiniGrid-*`` and ``BabyAI-*`` id of Gymnasium works as well, and
+    ``reasoning-gym/NAME`` for every dataset of reasoning-gym."""
     return tuple(_KNOWN)
 
 
@@ -159,6 +179,8 @@ def spec(env_id: str) -> EnvSpec:
         found = _KNOWN[name]()
     elif name.startswith(_MINIGRID):
         found = _minigrid(name)
+    elif name.startswith(_REASONING):
+        found = _reasoning(name)
     else:
         raise EnvError(_unknown(name))
     if not options:
@@ -176,8 +198,8 @@ def make(env_id: str, **options: Any) -> Any:
     """Make an environment by name.
 
     Args:
-        env_id: A name of `ids`, any ``MiniGrid-*`` or ``BabyAI-*`` id, ``file.py:name`` or ``package.module:name``;
-            options may follow as ``?key=value&key=value``.
+        env_id: A name of `ids`, any ``MiniGrid-*`` or ``BabyAI-*`` id, ``reasoning-gym/NAME``, ``file.py:name`` or
+            ``package.module:name``; options may follow as ``?key=value&key=value``.
         options: Options of the environment; ``max_turns`` is one of every built-in environment. They win over
             those in the name.
 
@@ -296,7 +318,7 @@ def _value(text: str) -> Any:
 
 
 def _unknown(name: str) -> str:
-    known = f"the built-in ones are {', '.join(_KNOWN)}, and every MiniGrid-* and BabyAI-* id works"
+    known = f"the built-in ones are {', '.join(_KNOWN)}, and every MiniGrid-*, BabyAI-* and reasoning-gym/* id works"
     try:
         import gymnasium
     except ImportError:
