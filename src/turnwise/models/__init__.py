@@ -1,21 +1,27 @@
-"""Policies: a Hugging Face causal LM with tokenizer, renderer and heads."""
+"""Policies and scorers: Hugging Face models with tokenizer, renderer and heads."""
 
 from turnwise.models.decoder import CachedDecoder, Decoder, RecomputeDecoder, Row
 from turnwise.models.distribution import Sampling, entropy, log_probs
+from turnwise.models.lora import LoraSettings, lora_spec, with_lora
 from turnwise.models.policy import Policy, verify_packing
+from turnwise.models.scorer import Scorer
 from turnwise.models.scratch import SIZES, build_model, build_tokenizer
 
 __all__ = [
     "SIZES",
     "CachedDecoder",
     "Decoder",
+    "LoraSettings",
     "Policy",
     "RecomputeDecoder",
     "Row",
     "Sampling",
+    "Scorer",
     "build_model",
     "build_tokenizer",
     "entropy",
     "log_probs",
+    "lora_spec",
     "verify_packing",
+    "with_lora",
 ]

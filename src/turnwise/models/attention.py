@@ -5,7 +5,7 @@ new tokens of all sequences on one axis. A *plan*, passed through the model as a
 tokens belong together. Linear layers therefore never see padding; only attention does, for its rows.
 
 What this file leaves out: sliding windows, logit soft caps, attention sinks and ALiBi. A model that asks for one of
-them is refused here or caught by `turnwise.models.policy.verify_packing`, and runs through its own forward instead.
+them is refused here or caught by `turnwise.models.packing.runs_packed`, and runs through its own forward instead.
 """
 
 from __future__ import annotations

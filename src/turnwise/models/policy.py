@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -24,15 +22,23 @@ from torch import Tensor, nn
 
 from turnwise.batch import Batch, Outputs
 from turnwise.errors import TurnwiseError
-from turnwise.models import attention
-from turnwise.models.attention import Packed, Plan, UnsupportedAttentionError
+from turnwise.models.attention import Plan
 from turnwise.models.distribution import Sampling, entropy, log_probs
+from turnwise.models.lora import (
+    AdapterDropout,
+    LoraSettings,
+    is_fresh,
+    lora_spec,
+    stored_adapter,
+    with_lora,
+    with_stored_adapter,
+)
+from turnwise.models.packing import Padded, packed_plan, runs_packed
+from turnwise.models.storage import Quantise, context_limit, load_model, load_tokenizer, quiet, underlying
 from turnwise.text import Renderer
 
 VALUE_HEAD = "value_head.safetensors"
 """File beside the model's own that holds the value head."""
-
-log = logging.getLogger(__name__)
 
 
 class Policy:
@@ -70,7 +76,7 @@ class Policy:
         self.sampling = sampling or Sampling()
         config = model.config.get_text_config()
         self.hidden_size = int(config.hidden_size)
-        self.context_limit = _context_limit(config)
+        self.context_limit = context_limit(config)
         device = next(model.parameters()).device
         suppressed = getattr(model.generation_config, "suppress_tokens", None) or []
         self.banned = torch.tensor(sorted(suppressed), dtype=torch.int64, device=device)
@@ -78,8 +84,9 @@ class Policy:
         if value_head:
             self.add_value_head()
         self._adapter_off = False
+        self._dropout = AdapterDropout(model)
         self._exact = False
-        self._keeps = "logits_to_keep" in inspect.signature(_base(model).forward).parameters
+        self._keeps = "logits_to_keep" in inspect.signature(underlying(model).forward).parameters
         self.packed = verify_packing(self)
 
     # ---- construction and storage ------------------------------------------------------------------------------------
@@ -90,7 +97,8 @@ class Policy:
         path: str | Path,
         *,
         value_head: bool = False,
-        lora: int = 0,
+        lora: int | str | LoraSettings = 0,
+        quantise: Quantise = "",
         dtype: str = "float32",
         device: str = "cpu",
         sampling: Sampling | None = None,
@@ -103,8 +111,9 @@ class Policy:
         Args:
             path: Folder or id. A folder that holds a LoRA adapter alone is put on the base model that it names.
             value_head: Load the folder's value head if it has one, else start one at zero.
-            lora: Rank of a new LoRA adapter on all linear layers; 0 trains the whole model. A stored adapter is
-                trained on instead.
+            lora: A new LoRA adapter: its rank, or settings as in `lora_spec`; 0 trains the whole model. A stored adapter
+                is trained on instead.
+            quantise: Load the weights in 4 or 8 bits, frozen; with an adapter this is QLoRA (arXiv 2305.14314).
             dtype: Torch dtype name of the weights.
             device: Torch device.
             sampling: See `Policy`.
@@ -115,39 +124,24 @@ class Policy:
         Raises:
             TurnwiseError: no such model, no tokenizer beside it, or a missing extra, each with the remedy.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
         folder = Path(path)
-        adapter = (folder / "adapter_config.json").exists()
-        try:
-            base = _base_of(folder) if adapter else path
-            with _quiet():
-                loaded: Any = AutoModelForCausalLM.from_pretrained(
-                    base, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
-                )
-                model = loaded.to(device)
-        except (OSError, ValueError) as error:
-            kind = "folder" if folder.exists() else "folder or hub id"
-            raise TurnwiseError(
-                f"cannot load a causal language model from {kind} {str(path)!r}: {_first_line(error)}\n"
-                "A model folder holds config.json and *.safetensors; `--model tiny` builds one from scratch."
-            ) from error
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-        except (OSError, ValueError) as error:
-            raise TurnwiseError(
-                f"{str(path)!r} has a model but no usable tokenizer: {_first_line(error)}\n"
-                "Save it beside the weights: AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER)."
-            ) from error
-        if adapter:
-            model = _with_stored_adapter(model, folder)
-        elif lora:
-            model = with_lora(model, lora)
+        stored = stored_adapter(folder)
+        model = load_model(
+            AutoModelForCausalLM, stored[0] if stored else path, dtype=dtype, device=device,
+            trust_remote_code=trust_remote_code, quantise=quantise,
+        )  # fmt: skip
+        tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+        if stored:
+            model = with_stored_adapter(model, folder)
+        elif settings := lora_spec(lora):
+            model = with_lora(model, settings)
         renderer = Renderer(tokenizer, system=system, template=template)
         policy = cls(model, tokenizer, renderer=renderer, value_head=value_head, sampling=sampling)
-        stored = folder / VALUE_HEAD
-        if policy.value_head is not None and stored.exists():
-            policy.value_head.load_state_dict(load_file(stored, device=device))
+        head = folder / VALUE_HEAD
+        if policy.value_head is not None and head.exists():
+            policy.value_head.load_state_dict(load_file(head, device=device))
         return policy
 
     def save(self, folder: str | Path, *, merge: bool = False) -> None:
@@ -160,10 +154,10 @@ class Policy:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        if self.has_adapter and not _base(self.model).name_or_path:
+        if self.has_adapter and not underlying(self.model).name_or_path:
             merge = True
         model = copy.deepcopy(self.model).merge_and_unload() if merge and self.has_adapter else self.model
-        with _quiet():
+        with quiet():
             model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         if self.value_head is not None:
@@ -189,7 +183,7 @@ class Policy:
         frozen = copy.copy(self)
         frozen.value_head = None
         frozen._exact = True
-        if self.has_adapter and _is_fresh(self.model):
+        if self.has_adapter and is_fresh(self.model):
             frozen._adapter_off = True
             return frozen
         frozen.model = copy.deepcopy(self.model).requires_grad_(False)
@@ -250,21 +244,16 @@ class Policy:
     def forward(self, batch: Batch, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, V) and last hidden states (N, d) at packed `positions` (N,)."""
         if self.packed:
-            plan = Packed.of(batch.cu_seqlens, batch.positions, batch.sequence)
-            return self.run(batch.tokens, batch.positions, plan, positions)
-        lengths, n, longest = batch.lengths, len(batch), int(batch.lengths.max())
-        rows = batch.sequence * longest + batch.positions
-        ids = torch.zeros(n * longest, dtype=torch.int64, device=self.device).index_copy(0, rows, batch.tokens)
-        mask = torch.arange(longest, device=self.device) < lengths[:, None]
-        with self._capture() as captured, self._adapter():
-            logits = self.model(input_ids=ids.view(n, longest), attention_mask=mask.long(), use_cache=False).logits
-        picked = rows[positions]
-        return logits.reshape(n * longest, -1)[picked], captured[0].reshape(n * longest, -1)[picked]
+            return self.run(batch.tokens, batch.positions, packed_plan(batch), positions)
+        padded = Padded.of(batch)
+        with self._capture() as captured, self._adapter(), self._dropout.on(batch.tokens):
+            logits = self.model(input_ids=padded.ids, attention_mask=padded.mask, use_cache=False).logits
+        return padded.at(logits, positions), padded.at(captured[0], positions)
 
     def run(self, ids: Tensor, positions: Tensor, plan: Plan, keep: Tensor) -> tuple[Tensor, Tensor]:
         """Packed forward of (T,) ids at (T,) positions under `plan`; logits and hidden states at `keep` (N,)."""
         extra = {"logits_to_keep": keep} if self._keeps else {}
-        with self._capture() as captured, self._adapter():
+        with self._capture() as captured, self._adapter(), self._dropout.on(ids):
             logits = self.model(
                 input_ids=ids[None], position_ids=positions[None], use_cache=False, plan=plan, **extra
             ).logits
@@ -295,120 +284,12 @@ class Policy:
 
 
 def verify_packing(policy: Policy, *, tolerance: float = 1e-4) -> bool:
-    """Whether the model's forward, packed through our attention, equals its own forward sequence by sequence.
+    """Whether the policy's logits are the same packed through our attention; see `runs_packed`, which it asks."""
 
-    Two random sequences are run both ways. A model with an attention variant that the packed function does not compute
-    (ALiBi, sinks, sliding windows, recurrent layers …) differs or refuses, and keeps its own forward.
+    def own(ids: Tensor) -> Tensor:
+        return policy.model(input_ids=ids[None], use_cache=False).logits[0]
 
-    Args:
-        policy: The policy to try.
-        tolerance: Largest difference of the logits, relative to the largest logit, in float32; 16-bit weights may differ
-            500 times as much.
-    """
-    model = policy.model
-    attention.register()
-    before = model.config._attn_implementation
-    generator = torch.Generator().manual_seed(0)
-    vocabulary = int(model.config.get_text_config().vocab_size)
-    parts = [torch.randint(0, vocabulary, (n,), generator=generator).to(policy.device) for n in (11, 7)]
-    with torch.no_grad():
-        if before == attention.NAME:
-            model.set_attn_implementation("sdpa")
-        try:
-            own = torch.cat([model(input_ids=part[None], use_cache=False).logits[0] for part in parts])
-            model.set_attn_implementation(attention.NAME)
-            positions = torch.cat([torch.arange(len(part), device=policy.device) for part in parts])
-            cu = torch.tensor([0, 11, 18], device=policy.device)
-            sequence = torch.repeat_interleave(torch.arange(2, device=policy.device), cu.diff())
-            plan = Packed.of(cu, positions, sequence)
-            every = torch.arange(18, device=policy.device)
-            packed = policy.run(torch.cat(parts), positions, plan, every)[0]
-        except (UnsupportedAttentionError, ValueError, TypeError, RuntimeError) as error:
-            reason = _first_line(error)
-        else:
-            scale = max(1.0, float(own.abs().max()))
-            error_size = float((packed.float() - own.float()).abs().max()) / scale
-            exact = next(model.parameters()).dtype == torch.float32
-            loose = tolerance if exact else 500 * tolerance
-            layers = int(model.config.get_text_config().num_hidden_layers)
-            if error_size <= loose and plan.calls == layers:
-                return True
-            reason = f"logits differ by {error_size:.2g}, attention ran {plan.calls} times for {layers} layers"
-        own_attention = before if before not in (None, attention.NAME) else "eager"
-        model.set_attn_implementation(own_attention)
-    log.warning("%s runs padded through its own forward (slower, just as right): %s", type(model).__name__, reason)
-    return False
+    def ours(ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
+        return policy.run(ids, positions, plan, torch.arange(len(ids), device=ids.device))[0]
 
-
-def with_lora(model: Any, rank: int, *, seed: int = 0) -> Any:
-    """The model with a LoRA adapter of `rank` on all its linear layers (alpha = 2 · rank).
-
-    The adapter changes nothing at first; its random half is drawn from `seed`, and the global random state is left alone.
-    """
-    with _peft() as peft, torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return peft.get_peft_model(
-            model, peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-        )
-
-
-def _is_fresh(model: Any) -> bool:
-    """The adapter adds nothing: it is LoRA, and the halves that start at zero are still there."""
-    halves = [parameter for name, parameter in model.named_parameters() if "lora_" in name and "_B." in name]
-    return bool(halves) and not any(bool(half.any()) for half in halves)
-
-
-def _with_stored_adapter(model: Any, folder: Path) -> Any:
-    with _peft() as peft:
-        return peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True)
-
-
-def _base_of(folder: Path) -> str:
-    with _peft() as peft:
-        base = peft.PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
-    if not base:
-        raise ValueError("its adapter_config.json does not say which base model it belongs to")
-    return str(base)
-
-
-@contextmanager
-def _peft() -> Iterator[Any]:
-    """The package, without its warnings about what transformers is going to rename."""
-    try:
-        import peft
-    except ImportError as error:
-        raise TurnwiseError('LoRA needs PEFT: pip install "turnwise[lora]"') from error
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield peft
-
-
-def _context_limit(config: Any) -> int:
-    limit = int(getattr(config, "max_position_embeddings", None) or 4096)
-    rope = getattr(config, "rope_parameters", None) or {}
-    for kind in (rope, *(part for part in rope.values() if isinstance(part, dict))):
-        if kind.get("rope_type") in ("dynamic", "longrope"):
-            limit = min(limit, int(kind.get("original_max_position_embeddings") or limit))
-    return limit
-
-
-def _base(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars of transformers in the middle of ours."""
-    from transformers.utils import logging as hf_logging
-
-    shown = hf_logging.is_progress_bar_enabled()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            hf_logging.enable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return runs_packed(policy.model, own, ours, tolerance=tolerance)
