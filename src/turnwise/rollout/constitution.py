@@ -1,0 +1,181 @@
+"""The two worlds of constitutional AI as one source: revisions to imitate, and pairs of replies judged by the principles.
+
+Who writes critiques and revisions is a choice. The policy itself: then a dialogue is an episode of `ConstitutionEnv`. Or
+somebody else, a rule or another model: then the policy replies, and `reviewed` puts the dialogue together.
+Either way a dialogue is an episode whose last action is the revision, and `distil` makes of it what is imitated.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from turnwise.engines.base import EngineError
+from turnwise.engines.chat import Chat
+from turnwise.episode import Episode, Source, Turn
+from turnwise.errors import TurnwiseError
+from turnwise.rewards import Reward
+from turnwise.rollout.collector import Versioned
+from turnwise.rollout.judged import Judged, Rollouts
+from turnwise.text import Reader, Renderer
+from turnwise.text.principles import Principle, drawn
+from turnwise.text.procedure import Procedure, Request, Writer
+
+log = logging.getLogger(__name__)
+
+Review = Callable[[list[Episode]], list[Episode]]
+"""Episodes of one reply each -> the same with critique and revision behind it; one that nobody revised comes back as it was."""
+
+
+def distil(episodes: Sequence[Episode]) -> list[Episode]:
+    """One-turn episodes of the first observation and the last action of each dialogue, token ids verbatim.
+
+    Training on them puts into the weights what the critique had to say in words (context distillation, Askell et al. 2021,
+    arXiv 2112.00861). The revision was not sampled in this context, so its log-probabilities are unknown (zero) and the
+    source is a teacher. Dialogues that did not get to their revision are left out.
+    """
+    return [
+        replace(episode, turns=(_imitated(episode),), source=Source.TEACHER)
+        for episode in episodes
+        if len(episode.turns) > 1 and episode.terminated
+    ]
+
+
+def _imitated(episode: Episode) -> Turn:
+    first, last = episode.turns[0], episode.turns[-1]
+    return Turn(first.obs, last.act, np.zeros(len(last.act), np.float32), 0.0, last.version, fresh=True, stop=last.stop)
+
+
+def by_chat(chat: Chat) -> Writer:
+    """A model as a writer: each request in the dialogue it belongs to. One that fails writes nothing, and is warned about.
+
+    Raises (the writer):
+        EngineError: every request failed.
+    """
+
+    def write(requests: list[Request]) -> list[str]:
+        answers = chat.complete_all([request.messages for request in requests])
+        failures = [answer for answer in answers if isinstance(answer, EngineError)]
+        if failures and len(failures) == len(answers):
+            raise failures[0]
+        if failures:
+            log.warning("%d of %d requests to the critic failed, first: %s", len(failures), len(answers), failures[0])
+        return ["" if isinstance(answer, EngineError) else answer for answer in answers]
+
+    return write
+
+
+def reviewer(
+    principles: Sequence[Principle],
+    writer: Writer,
+    renderer: Renderer,
+    *,
+    procedure: Procedure | None = None,
+    rounds: int = 1,
+) -> Review:
+    """Somebody other than the policy criticises and revises its replies.
+
+    A reply that needs no change keeps its sampled ids; any other revision is tokenised as the policy would have written it.
+    The whole dialogue is then said to be a teacher's, because its last action is.
+
+    Args:
+        principles: By what; each round draws one by the episode's seed, and none comes again before all have come.
+        writer: Who writes.
+        renderer: The policy's.
+        procedure: The prompts; those that come with turnwise by default.
+        rounds: Critiques and revisions of one reply.
+
+    Raises:
+        TurnwiseError: no principle, or no round.
+    """
+    if not principles or rounds < 1:
+        raise TurnwiseError(f"{len(principles)} principles and {rounds} rounds: a revision needs at least one of each")
+    prompts, reader = procedure or Procedure.read(), Reader(renderer)
+
+    def review(episodes: list[Episode]) -> list[Episode]:
+        result = list(episodes)
+        # An action that was cut short is no reply yet.
+        open_ = [i for i, episode in enumerate(episodes) if episode.turns and episode.terminated]
+        for step in range(rounds):
+            if not open_:
+                break
+            chosen = {i: drawn(principles, episodes[i].seed, rounds)[step] for i in open_}
+            said = {i: (reader.observation(result[i], 0), reader.action(result[i], -1)) for i in open_}
+            asked = [prompts.critique_request(*said[i], chosen[i]) for i in open_]
+            critiques = list(writer(asked))
+            again = [
+                prompts.revision_request(*said[i], critique, chosen[i])
+                for i, critique in zip(open_, critiques, strict=True)
+            ]
+            revisions = list(writer(again))
+            rows = zip(open_, asked, critiques, again, revisions, strict=True)
+            open_ = []
+            for i, first, critique, second, revision in rows:
+                if revision.strip():
+                    result[i] = _append(result[i], first.text, critique, second.text, revision, renderer, reader)
+                    open_.append(i)
+                elif step:
+                    # Half of a procedure is not what was asked for.
+                    result[i] = episodes[i]
+        return result
+
+    return review
+
+
+def _append(
+    episode: Episode, asked: str, critique: str, again: str, revision: str, renderer: Renderer, reader: Reader
+) -> Episode:
+    last = episode.turns[-1]
+    same = revision.strip() == reader.action(episode, -1)
+    said = renderer.action_ids(critique), last.act if same else renderer.action_ids(revision.strip())
+    asks = renderer.following(asked, last.stop), renderer.following(again)
+    turns = [
+        Turn(obs, act, np.zeros(len(act), np.float32), 0.0, last.version) for obs, act in zip(asks, said, strict=True)
+    ]
+    return replace(episode, turns=(*episode.turns, *turns), source=Source.TEACHER)
+
+
+class Constitution:
+    """Hands out dialogues to learn revisions from, and groups of replies judged by the principles.
+
+    Args:
+        replies: Where replies to prompts come from: a collector over a one-turn world of prompts.
+        revise: A collector over `ConstitutionEnv`, where the policy revises itself; or a `Review` of the replies.
+        rewards: Who judges the groups of replies; see `turnwise.rewards.judged`.
+
+    Raises:
+        RewardError: no reward, or a weight that is not finite.
+    """
+
+    def __init__(
+        self, replies: Rollouts, revise: Rollouts | Review, rewards: Mapping[str, tuple[float, Reward]]
+    ) -> None:
+        self.replies = replies
+        self.revise = revise
+        self.judged = Judged(replies, rewards)
+
+    def revisions(self, iteration: int, n: int) -> list[Episode]:
+        """`n` dialogues of reply, critique and revision; some may have broken off before the revision."""
+        if callable(self.revise):
+            return self.revise(self.replies.rollouts(iteration, n))
+        return self.revise.rollouts(iteration, n)
+
+    def rollouts(self, iteration: int, groups: int, group_size: int = 1, first: int = 0) -> list[Episode]:
+        """Groups of replies to one prompt each, paid by the judge."""
+        return self.judged.rollouts(iteration, groups, group_size, first)
+
+    def refresh(self, learner: Versioned) -> None:
+        """Sample with the learner's current weights from now on."""
+        self.replies.refresh(learner)
+        if not callable(self.revise):
+            self.revise.refresh(learner)
+
+    def close(self) -> None:
+        """Close the sources, if they hold anything."""
+        for source in (self.replies, self.revise):
+            close = getattr(source, "close", None)
+            if close is not None:
+                close()

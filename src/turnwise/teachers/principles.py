@@ -1,0 +1,77 @@
+"""Teachers who compare by principles: by rule, or through another teacher who is told one principle for each question.
+
+Bai et al. 2022, arXiv 2212.08073, section 4.1, draw a principle for each comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from turnwise.teachers.query import Answer, Comparison, Preferred, Query, Rating, Segment
+from turnwise.teachers.teacher import Teacher
+from turnwise.text import Reader, Renderer
+from turnwise.text.principles import Principle, drawn, require_checks, violations
+
+
+class PrincipleTeacher:
+    """Prefers what offends against fewer checkable principles; asks no model.
+
+    A rating is the share of the checkable principles that are kept, on the scale of the question. Equal replies are a tie
+    where ties are offered, and skipped otherwise. It cannot demonstrate.
+
+    Args:
+        principles: What is judged by.
+        renderer: The renderer that the episodes are made with.
+
+    Raises:
+        PrincipleError: no principle is checkable.
+    """
+
+    def __init__(self, principles: Sequence[Principle], renderer: Renderer) -> None:
+        require_checks(principles, "this teacher")
+        self.principles = [principle for principle in principles if principle.check is not None]
+        self.reader = Reader(renderer)
+
+    def __call__(self, queries: list[Query]) -> list[Answer]:
+        """One answer per question, in order."""
+        return [Answer(query.id, self._value(query)) for query in queries]
+
+    def _value(self, query: Query) -> Preferred | float | None:
+        if isinstance(query, Rating):
+            kept = 1.0 - self.offences(query.segment) / len(self.principles)
+            return query.low + kept * (query.high - query.low)
+        if not isinstance(query, Comparison):
+            return None
+        first, second = self.offences(query.first), self.offences(query.second)
+        if first == second:
+            return Preferred.TIE if query.ties else None
+        return Preferred.FIRST if first < second else Preferred.SECOND
+
+    def offences(self, segment: Segment) -> int:
+        """The number of principles that the actions of a segment, a line each, offend against."""
+        turns = range(segment.start, segment.start + len(segment.turns))
+        said = "\n".join(self.reader.action(segment.episode, t) for t in turns)
+        return len(violations(self.principles, said))
+
+
+class DrawnPrinciple:
+    """Has each question answered by a teacher who is told one principle, drawn by the question's id.
+
+        DrawnPrinciple(principles, lambda words: JudgeTeacher(chat, renderer, principle=words))
+
+    Args:
+        principles: From which it is drawn.
+        make: Makes a teacher who judges by the principle in these words; called once for each.
+    """
+
+    def __init__(self, principles: Sequence[Principle], make: Callable[[str], Teacher]) -> None:
+        self.principles = tuple(principles)
+        self.teachers = {principle.text: make(principle.text) for principle in self.principles}
+
+    def __call__(self, queries: list[Query]) -> list[Answer]:
+        """One answer per question, in order."""
+        asked: dict[str, list[Query]] = {}
+        for query in queries:
+            asked.setdefault(drawn(self.principles, query.id, 1)[0].text, []).append(query)
+        given = {answer.query: answer for words, part in asked.items() for answer in self.teachers[words](part)}
+        return [given[query.id] for query in queries]
