@@ -9,7 +9,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from turnwise.algorithms import GRPO, PPO, RLOO, SFT, Reinforce, TokenPPO
+    from turnwise.algorithms import (
+        CISPO,
+        DAPO,
+        GRPO,
+        GSPO,
+        LUSPO,
+        PPO,
+        RLOO,
+        SAPO,
+        SFT,
+        VESPO,
+        DrGRPO,
+        Reinforce,
+        ReinforcePlusPlus,
+        RejectionSampling,
+        TokenPPO,
+    )
     from turnwise.envs import env
     from turnwise.episode import Episode, Transcript, Turn
     from turnwise.errors import TurnwiseError
@@ -19,11 +35,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "CISPO": "algorithms",
+    "DAPO": "algorithms",
     "GRPO": "algorithms",
+    "GSPO": "algorithms",
+    "LUSPO": "algorithms",
     "PPO": "algorithms",
     "RLOO": "algorithms",
+    "SAPO": "algorithms",
     "SFT": "algorithms",
+    "VESPO": "algorithms",
+    "DrGRPO": "algorithms",
     "Reinforce": "algorithms",
+    "ReinforcePlusPlus": "algorithms",
+    "RejectionSampling": "algorithms",
     "TokenPPO": "algorithms",
     "env": "envs",
     "Episode": "episode",
@@ -36,12 +61,21 @@ _HOME = {
 }
 
 __all__ = [
+    "CISPO",
+    "DAPO",
     "GRPO",
+    "GSPO",
+    "LUSPO",
     "PPO",
     "RLOO",
+    "SAPO",
     "SFT",
+    "VESPO",
+    "DrGRPO",
     "Episode",
     "Reinforce",
+    "ReinforcePlusPlus",
+    "RejectionSampling",
     "TokenPPO",
     "Trained",
     "Transcript",

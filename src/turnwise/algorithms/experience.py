@@ -7,19 +7,21 @@ a method only fills in streams.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from turnwise.batch import Batch, pack, unpack
+from turnwise.batch import Batch, pack, per_turn, unpack
 from turnwise.credit import broadcast, sum_by_turn, why_zero, zero_std_metrics
 from turnwise.episode import Episode
 from turnwise.errors import TurnwiseError
 from turnwise.metrics import Metrics, merge
 from turnwise.objectives import (
+    AdaptiveKL,
     Objective,
     Weight,
     combine,
@@ -82,12 +84,17 @@ class Experience:
         return full
 
 
-def recall(learner: Any, episodes: Sequence[Episode]) -> Experience | None:
+def recall(learner: Any, episodes: Sequence[Episode], skip: Collection[int] = ()) -> Experience | None:
     """Evaluate the episodes under the learner's present weights; None when none of them can train.
 
     A learner with a value head also gives values, and the bootstrap value of every truncated episode.
+
+    Args:
+        learner: Whose weights are asked.
+        episodes: What was collected.
+        skip: Indices of those that are not to take part.
     """
-    positions = [i for i, episode in enumerate(episodes) if episode.turns and not episode.failed]
+    positions = [i for i, one in enumerate(episodes) if one.turns and not one.failed and i not in skip]
     if not positions:
         log.warning(
             "none of the %d episodes can train: all failed or had no turn; look at their `cut` and `detail`",
@@ -116,21 +123,54 @@ def recall(learner: Any, episodes: Sequence[Episode]) -> Experience | None:
     return Experience(usable, batch, logp, values, bootstrap, positions, turns, drift(batch))
 
 
-def kl_penalty(learner: Any, experience: Experience, coefficient: float) -> tuple[list[Floats], Metrics]:
-    """−coefficient · k1 per action token, (n_action_tokens,) per episode, and ``kl``: nats per token (k1).
+def kl_to_reference(
+    learner: Any, experience: Experience, coefficient: float, target: float = 0.0
+) -> tuple[list[Floats], float, Metrics]:
+    """What the reference says about the experience, and what a nat of divergence from it costs now.
+
+    With a `target` the coefficient follows it (`AdaptiveKL`): it is `coefficient` in the first iteration, and the learner
+    remembers what it is in the next one, so that a resumed run goes on with it.
+
+    Args:
+        learner: Has the reference, and the memory ``kl_coef``.
+        experience: What happened.
+        coefficient: Positive; fixed, or where an adaptive one starts.
+        target: Nats per episode to hold; 0 for a fixed coefficient.
+
+    Returns:
+        Log-probabilities of the reference, (n_action_tokens,) per episode; the coefficient; ``kl``, nats per token (k1),
+        and ``kl_coef`` where it is adaptive.
 
     Raises:
         TurnwiseError: the learner has no reference policy.
     """
-    if coefficient == 0:
-        return [np.zeros(len(logp)) for logp in experience.logp], {}
     if learner.reference is None:
         raise TurnwiseError(
             f"kl_coef={coefficient} needs a reference policy: build the learner with reference=policy.reference()"
         )
     reference = unpack(learner.evaluate_reference(experience.batch).logp.double(), experience.episodes)
     total = sum(float((own - other).sum()) for own, other in zip(experience.logp, reference, strict=True))
-    return kl_in_reward(experience.logp, reference, coefficient), {"kl": (total, float(sum(map(len, reference))))}
+    metrics: dict[str, tuple[float, float]] = {"kl": (total, float(sum(map(len, reference))))}
+    if target > 0:
+        controller = AdaptiveKL(learner.memory.get("kl_coef", coefficient), target)
+        coefficient = controller.beta
+        learner.memory["kl_coef"] = controller.update(total / len(reference)).beta
+        metrics["kl_coef"] = (coefficient, 1.0)
+    return reference, coefficient, metrics
+
+
+def kl_penalty(
+    learner: Any, experience: Experience, coefficient: float, target: float = 0.0
+) -> tuple[list[Floats], Metrics]:
+    """−coefficient · k1 per action token, (n_action_tokens,) per episode, and the metrics of `kl_to_reference`.
+
+    Raises:
+        TurnwiseError: the learner has no reference policy.
+    """
+    if coefficient == 0:
+        return [np.zeros(len(logp)) for logp in experience.logp], {}
+    reference, coefficient, metrics = kl_to_reference(learner, experience, coefficient, target)
+    return kl_in_reward(experience.logp, reference, coefficient), metrics
 
 
 def turn_rewards(experience: Experience, penalty: Sequence[Floats]) -> list[Floats]:
@@ -179,6 +219,23 @@ def climb(
     return merge(parts)
 
 
+@contextmanager
+def value_head_alone(policy: Any) -> Iterator[None]:
+    """Inside, nothing but the value head can be trained.
+
+    The head reads the trunk that the policy speaks with. A weight of 0 on the policy's loss would leave the critic's own
+    gradient in that trunk, weight decay and the optimizer's momentum; a parameter without a gradient has none of them.
+    """
+    others = [parameter for name, parameter in policy.parameters().items() if not name.startswith("value_head.")]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
+
+
 class Steps(Protocol):
     """The settings every surrogate method shares."""
 
@@ -206,18 +263,36 @@ def improve_without_critic(
     surrogate: Objective,
     weight: Weight,
     extra: Metrics,
+    *,
+    reference: Sequence[Floats] | None = None,
 ) -> Improvement:
-    """Climb a surrogate on turn-level advantages that need no critic; say why when there is nothing to climb."""
+    """Climb a surrogate on advantages that need no critic; say why when there is nothing to climb.
+
+    Args:
+        learner: Whose weights move.
+        experience: What happened.
+        advantages: Per episode (n_turns,), or (n_action_tokens,) where tokens of a turn differ.
+        settings: How many steps.
+        surrogate: What the advantages weigh, and further terms if there are any.
+        weight: Of each token.
+        extra: Metrics to report besides.
+        reference: Stream ``reference_logp`` for a surrogate that has a term of the divergence: it has a gradient even where
+            all advantages are zero.
+    """
     scores = [episode.undiscounted_return for episode in experience.episodes]
     metrics = merge([experience.metrics, extra, zero_std_metrics(scores, experience.groups)])
-    streams = experience.for_record(advantage=advantages)
-    reason = why_zero(advantages, experience.groups, scores)
-    # An entropy bonus has a gradient of its own.
-    if reason and settings.entropy_coef == 0:
+    tokens = [
+        np.asarray(given) if len(given) == len(logp) else broadcast([given], [lengths])[0]
+        for given, logp, lengths in zip(advantages, experience.logp, experience.act_lengths, strict=True)
+    ]
+    streams = experience.for_record(advantage=per_turn(tokens, experience.episodes))
+    reason = why_zero(tokens, experience.groups, scores)
+    # An entropy bonus and a divergence have a gradient of their own.
+    if reason and settings.entropy_coef == 0 and reference is None:
         log.warning("no update: %s", reason)
         return Improvement(metrics, streams)
-    tokens = {"advantage": broadcast(advantages, experience.act_lengths)}
-    batch = with_streams(experience.batch, experience.episodes, tokens)
+    added = {"advantage": tokens} if reference is None else {"advantage": tokens, "reference_logp": reference}
+    batch = with_streams(experience.batch, experience.episodes, added)
     objective = combine((1.0, surrogate), (settings.entropy_coef, entropy_bonus()))
     steps = climb(
         learner, batch, objective, epochs=settings.epochs, turns=settings.minibatch, weights={"weight": weight}

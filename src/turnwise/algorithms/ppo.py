@@ -10,67 +10,95 @@ Details that decide whether it works (Huang et al. 2022, "The 37 implementation 
 2021): the value head starts at zero and reads the same trunk; rewards are scaled so that returns are of order one;
 advantages are whitened over the batch; Adam's ε is 1e-5; the learning rate falls linearly to zero.
 
+Details of RLHF (Ziegler et al. 2019, arXiv 1909.08593; Stiennon et al. 2020, arXiv 2009.01325), each a setting: a KL
+coefficient that follows a target, whitened rewards, clipped values, a critic that learns alone at first. What an answer
+without a stop token costs is a reward (`turnwise.rewards.missing_eos`).
+
 Schulman et al. 2017, arXiv 1707.06347; Schulman et al. 2016, arXiv 1506.02438.
 """
 
 from __future__ import annotations
 
+import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from turnwise.algorithms.experience import Experience, Floats, climb, kl_penalty, recall, turn_rewards, with_streams
-from turnwise.algorithms.settings import check_settings
+from turnwise.algorithms.experience import (
+    Experience,
+    Floats,
+    climb,
+    kl_penalty,
+    recall,
+    turn_rewards,
+    value_head_alone,
+    with_streams,
+)
+from turnwise.algorithms.settings import Surrogate
 from turnwise.batch import per_turn
-from turnwise.credit import broadcast, explained_variance, gae_tokens, gae_turns, place_at_end, whiten
+from turnwise.credit import (
+    broadcast,
+    explained_variance,
+    gae_tokens,
+    gae_turns,
+    place_at_end,
+    whiten,
+    whiten_rewards,
+)
 from turnwise.episode import Episode
 from turnwise.errors import TurnwiseError
 from turnwise.metrics import merge
 from turnwise.objectives import Weight, clipped, combine, entropy_bonus, token_mean, turn_start_mean, value_error
 from turnwise.runs import Improvement
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
-class PPO:
+class PPO(Surrogate):
     """PPO with turn-level GAE.
 
     Attributes:
         episodes: Episodes per iteration, each from its own start state.
         gamma: Discount per turn.
         lam: Trace decay λ of GAE per turn.
-        clip: Trust region of the probability ratio.
-        epochs: Passes over each iteration's experience.
-        minibatch: Turns per optimizer step.
         value_coef: Weight of the critic's loss.
-        entropy_coef: Weight of the entropy bonus.
-        kl_coef: Reward taken off per nat of divergence from the reference (k1).
+        value_clip: How far a value may gain by moving from what it was at collection time, in the unit of the scaled
+            reward; 0 lets it move freely.
         reward_scale: Multiplies rewards, so that returns are of order one.
+        whiten_rewards: Give the batch's scaled rewards, the divergence included, a standard deviation of one around the
+            mean that they have.
+        critic_warmup: Iterations at the start of the run in which the value head alone learns, and the policy stays as it
+            is.
         needs_critic: The policy has to have a value head; no hyperparameter.
     """
 
+    epochs: int = 2
+    minibatch: int = 128
     episodes: int = 64
     gamma: float = 0.99
     lam: float = 0.95
-    clip: float = 0.2
-    epochs: int = 2
-    minibatch: int = 128
     value_coef: float = 0.5
-    entropy_coef: float = 0.0
-    kl_coef: float = 0.0
+    value_clip: float = 0.0
     reward_scale: float = 0.1
+    whiten_rewards: bool = False
+    critic_warmup: int = 0
     needs_critic: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
     def collect(self, source: Any, iteration: int) -> list[Episode]:
         """Episodes from new start states."""
         return source.rollouts(iteration, self.episodes)
 
+    def scaled(self, rewards: list[Floats]) -> list[Floats]:
+        """Rewards per turn or token in the unit of the critic."""
+        scaled = [self.reward_scale * reward for reward in rewards]
+        return whiten_rewards(scaled) if self.whiten_rewards else scaled
+
     def credit(self, experience: Experience, penalty: list[Floats]) -> tuple[list[Floats], list[Floats], Weight]:
         """Advantages and value targets per action token, and the tokens the critic is trained at."""
-        rewards = [self.reward_scale * reward for reward in turn_rewards(experience, penalty)]
+        rewards = self.scaled(turn_rewards(experience, penalty))
         values = per_turn(experience.values, experience.episodes)
         advantages, targets = gae_turns(rewards, values, experience.bootstrap, self.gamma, self.lam)
         lengths = experience.act_lengths
@@ -83,14 +111,21 @@ class PPO:
         experience = recall(learner, episodes)
         if experience is None:
             return Improvement({})
-        penalty, kl = kl_penalty(learner, experience, self.kl_coef)
+        warming = self.critic_warmup > 0 and learner.iteration < self.critic_warmup
+        penalty, kl = kl_penalty(learner, experience, self.kl_coef, self.kl_target)
         advantages, targets, value_weight = self.credit(experience, penalty)
-        batch = with_streams(experience.batch, experience.episodes, {"advantage": advantages, "return": targets})
+        if not warming and not any(advantage.any() for advantage in advantages):
+            log.warning("the policy stays as it is, only the critic learns: %s", _why_flat(experience))
+        streams = {"advantage": advantages, "return": targets, "old_value": experience.values}
+        batch = with_streams(experience.batch, experience.episodes, streams)
         objective = combine(
-            (1.0, clipped(self.clip)), (self.value_coef, value_error()), (self.entropy_coef, entropy_bonus())
+            (0.0 if warming else 1.0, clipped(self.clip)),
+            (self.value_coef, value_error(self.value_clip or None)),
+            (0.0 if warming else self.entropy_coef, entropy_bonus()),
         )
         weights = {"weight": token_mean, "value_weight": value_weight}
-        steps = climb(learner, batch, objective, epochs=self.epochs, turns=self.minibatch, weights=weights)
+        with value_head_alone(learner.policy) if warming else nullcontext():
+            steps = climb(learner, batch, objective, epochs=self.epochs, turns=self.minibatch, weights=weights)
         at_turns = [per_turn(stream, experience.episodes) for stream in (advantages, experience.values, targets)]
         metrics = merge([experience.metrics, kl, explained_variance(at_turns[1], at_turns[2]), steps])
         values = [value / self.reward_scale for value in at_turns[1]]
@@ -101,15 +136,34 @@ class PPO:
 class TokenPPO(PPO):
     """PPO whose steps are action tokens: the turn's reward falls on its last token, and values are read at each.
 
-    `gamma` and `lam` apply from turn to turn, not within one, so that the horizon does not shrink with the length of actions.
+    Attributes:
+        discount: Where `gamma` and `lam` apply: from turn to turn and not within one, so that the horizon does not shrink
+            with the length of actions; or at every token, as in the PPO of RLHF (there with gamma 1 and lam 0.95).
     """
+
+    discount: Literal["turns", "tokens"] = "turns"
 
     def credit(self, experience: Experience, penalty: list[Floats]) -> tuple[list[Floats], list[Floats], Weight]:
         """Advantages and value targets of every action token."""
         lengths = experience.act_lengths
         paid = place_at_end([episode.rewards for episode in experience.episodes], lengths)
-        rewards = [self.reward_scale * (pay + tokens) for pay, tokens in zip(paid, penalty, strict=True)]
+        rewards = self.scaled([pay + tokens for pay, tokens in zip(paid, penalty, strict=True)])
         advantages, targets = gae_tokens(
-            rewards, experience.values, experience.bootstrap, lengths, self.gamma, self.lam, discount_turns=True
+            rewards,
+            experience.values,
+            experience.bootstrap,
+            lengths,
+            self.gamma,
+            self.lam,
+            discount_turns=self.discount == "turns",
         )
         return [np.asarray(a) for a in whiten(advantages)], targets, token_mean
+
+
+def _why_flat(experience: Experience) -> str:
+    if all(np.isnan(episode.rewards).all() for episode in experience.episodes):
+        return f"none of the {len(experience.episodes)} episodes has a score; look at the judge"
+    return (
+        "every action did exactly as well as the critic expected, up to one constant; there is nothing to tell them apart. "
+        "Change the difficulty of the tasks, or pay for progress"
+    )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from turnwise.algorithms.experience import Floats, improve_without_critic, kl_penalty, recall, turn_rewards
-from turnwise.algorithms.settings import check_settings
+from turnwise.algorithms.settings import Surrogate
 from turnwise.credit import leave_one_out_alive, returns, unit_scale
 from turnwise.episode import Episode
 from turnwise.objectives import clipped, token_mean
@@ -21,33 +21,22 @@ from turnwise.runs import Improvement
 
 
 @dataclass(frozen=True)
-class Reinforce:
+class Reinforce(Surrogate):
     """Turn-level REINFORCE with a leave-one-out baseline over the rollouts still alive.
 
     Attributes:
         groups: Start states per iteration.
         group_size: Rollouts of each start state.
         gamma: Discount per turn.
-        clip: Trust region of the probability ratio, for the steps after the first.
-        epochs: Passes over each iteration's experience.
-        minibatch: Turns per optimizer step.
-        entropy_coef: Weight of the entropy bonus.
-        kl_coef: Reward taken off per nat of divergence from the reference (k1).
         normalise: Divide advantages by their root mean square over the batch, without centring them again.
     """
 
+    epochs: int = 2
+    minibatch: int = 128
     groups: int = 8
     group_size: int = 8
     gamma: float = 0.99
-    clip: float = 0.2
-    epochs: int = 2
-    minibatch: int = 128
-    entropy_coef: float = 0.0
-    kl_coef: float = 0.0
     normalise: bool = True
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
     def collect(self, source: Any, iteration: int) -> list[Episode]:
         """Groups of rollouts from common start states."""
@@ -62,7 +51,7 @@ class Reinforce:
         experience = recall(learner, episodes)
         if experience is None:
             return Improvement({})
-        penalty, kl = kl_penalty(learner, experience, self.kl_coef)
+        penalty, kl = kl_penalty(learner, experience, self.kl_coef, self.kl_target)
         advantages = self.advantages(turn_rewards(experience, penalty), experience.groups)
         if self.normalise:
             advantages = unit_scale(advantages)

@@ -14,6 +14,7 @@ from turnwise.credit.baselines import (
     leave_one_out_alive,
     unit_scale,
     whiten,
+    whiten_rewards,
 )
 from turnwise.credit.diagnosis import explained_variance, why_zero, zero_std, zero_std_metrics
 from turnwise.credit.gae import gae_tokens, gae_turns
@@ -40,6 +41,7 @@ __all__ = [
     "uniform",
     "unit_scale",
     "whiten",
+    "whiten_rewards",
     "why_zero",
     "zero_std",
     "zero_std_metrics",

@@ -12,6 +12,7 @@ the reward for being alive at all (the reason why the turn exists) and its gradi
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -79,18 +80,24 @@ def leave_one_out(scores: ArrayLike, groups: Sequence[Hashable]) -> Floats:
 
 
 def group_relative(
-    scores: ArrayLike, groups: Sequence[Hashable], *, normalise: bool = True, epsilon: float = 1e-4
+    scores: ArrayLike,
+    groups: Sequence[Hashable],
+    *,
+    normalise: bool = True,
+    spread: Literal["group", "batch"] = "group",
+    epsilon: float = 1e-4,
 ) -> Floats:
     """Score minus the group's mean, over its standard deviation (GRPO, arXiv 2402.03300, eq. for outcome supervision).
 
     A_i = (R_i − mean) / (std + ε), with Bessel's correction in std. Without `normalise` (Dr.GRPO, arXiv 2503.20783) the
     expected gradient is the exact one times 1 − 1/n, because the mean contains the rollout itself. Dividing by std
-    weighs a task up the more its rollouts agree.
+    weighs a task up the more its rollouts agree; the deviation of all scores of the batch (arXiv 2508.08221) does not.
 
     Args:
         scores: (n_episodes,), one number per trajectory, whatever its number of turns; NaN where there is none.
         groups: Group of each episode.
         normalise: Divide by the standard deviation.
+        spread: Whose standard deviation: that of the group, or of all scores.
         epsilon: Added to the standard deviation.
 
     Returns:
@@ -98,13 +105,16 @@ def group_relative(
     """
     values, members_of = _scores(scores, groups)
     result = np.zeros(len(values))
+    known = values[~np.isnan(values)]
+    overall = float((known - known.min()).std(ddof=1)) if len(known) > 1 else 0.0
     for members in members_of:
         scored = [i for i in members if not np.isnan(values[i])]
         if len(scored) < 2:
             continue
         shifted = values[scored] - values[scored].min()
         centred = shifted - shifted.mean()
-        result[scored] = centred / (shifted.std(ddof=1) + epsilon) if normalise else centred
+        scale = shifted.std(ddof=1) if spread == "group" else overall
+        result[scored] = centred / (scale + epsilon) if normalise else centred
     return result
 
 
@@ -157,6 +167,28 @@ def whiten(values: Sequence[ArrayLike | None], *, epsilon: float = 1e-8) -> list
     shifted = flat - lowest
     mean, scale = shifted.mean(), shifted.std(ddof=1) + epsilon
     return [np.where(np.isnan(v), 0.0, (v - lowest - mean) / scale) for v in episodes]
+
+
+def whiten_rewards(rewards: Sequence[ArrayLike], *, epsilon: float = 1e-8) -> list[Floats]:
+    """Rewards with unit standard deviation around the mean that they had, every entry of the batch counting once.
+
+    r' = (r − mean) / std + mean (Ziegler et al. 2019, arXiv 1909.08593, whose code whitens without shifting the mean). The mean
+    stays because moving it would pay or fine every step, and so the length of an episode.
+
+    Args:
+        rewards: Per episode (n,), per turn or per token; NaN where not scorable.
+        epsilon: Added to the standard deviation (Bessel-corrected).
+
+    Returns:
+        Per episode (n,) float64; NaN stays NaN, and fewer than two or all equal entries stay as they are.
+    """
+    given = arrays("rewards", rewards)
+    flat = np.concatenate(given) if given else np.zeros(0)
+    flat = flat[~np.isnan(flat)]
+    if len(flat) < 2 or (flat == flat[0]).all():
+        return given
+    mean, scale = flat.mean(), flat.std(ddof=1) + epsilon
+    return [(r - mean) / scale + mean for r in given]
 
 
 def unit_scale(values: Sequence[ArrayLike | None], *, epsilon: float = 1e-8) -> list[Floats]:
@@ -216,4 +248,12 @@ def _leave_one_out(table: Floats) -> tuple[Floats, NDArray[np.int64]]:
     return np.where(scored & (others > 0), shifted - mean, 0.0), others
 
 
-__all__ = ["batch_baseline", "group_relative", "leave_one_out", "leave_one_out_alive", "partition", "whiten"]
+__all__ = [
+    "batch_baseline",
+    "group_relative",
+    "leave_one_out",
+    "leave_one_out_alive",
+    "partition",
+    "whiten",
+    "whiten_rewards",
+]

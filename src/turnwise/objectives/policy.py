@@ -25,7 +25,7 @@ def policy_gradient() -> Objective:
     """
 
     def objective(outputs: Outputs, batch: Batch) -> tuple[Tensor, Metrics]:
-        return _finish(-batch.stream("advantage") * outputs.logp, outputs, batch, {})
+        return finish(-batch.stream("advantage") * outputs.logp, outputs, batch, {})
 
     return objective
 
@@ -59,17 +59,23 @@ def clipped(low: float = 0.2, high: float | None = None, dual: float | None = No
     return objective
 
 
-def sequence_ratio(low: float = 3e-4, high: float = 4e-4, unit: Unit = "sequence") -> Objective:
+def sequence_ratio(
+    low: float = 3e-4, high: float = 4e-4, unit: Unit = "sequence", *, product: bool = False
+) -> Objective:
     """GSPO's clipped surrogate with a length-normalised ratio per sequence (Zheng et al. 2025, arXiv 2507.18071).
 
     s = exp(mean_t log π(a_t)/π_old(a_t)) over the action tokens of the unit (eq. 7), clipped as in `clipped`. It is
     computed in the paper's token form s·π/sg[π] (eq. 14): value and gradient equal those of the sequence form wherever
     the advantage is constant in the unit, and a per-turn advantage keeps to its own tokens where it is not.
 
+    With `product`, s = Π_t π(a_t)/π_old(a_t), the probability ratio of the unit itself, as in RLOO (arXiv 2402.14740): each
+    of its n tokens then carries s·(π/sg[π])^n, so that under `sequence_mean` value and gradient are those of −s A per unit.
+
     Args:
-        low: Clip range below 1. The ratio is a geometric mean, so ranges are much smaller than PPO's.
+        low: Clip range below 1. A geometric mean stays much nearer to 1 than a single ratio; a product does not.
         high: Clip range above 1.
         unit: ``"sequence"`` (published) or ``"turn"``, the ratio of one action.
+        product: The product of the ratios instead of their geometric mean.
 
     Streams: ``advantage``, ``old_logp``, ``weight``; optional ``importance``.
 
@@ -84,7 +90,8 @@ def sequence_ratio(low: float = 3e-4, high: float = 4e-4, unit: Unit = "sequence
         difference = (outputs.logp - batch.stream("old_logp")).detach()
         total, count = sum_in_units(difference, unit_index(batch, unit))
         through_token = outputs.logp - outputs.logp.detach()
-        ratio = log_ratio(total / count + through_token, torch.zeros_like(total)).exp()
+        exponent = total + count * through_token if product else total / count + through_token
+        ratio = log_ratio(exponent, torch.zeros_like(total)).exp()
         return _clip(ratio, low, high, None, outputs, batch)
 
     return objective
@@ -115,7 +122,7 @@ def clipped_weight(high: float = 4.0, low: float = 1.0) -> Objective:
             "clip_ratio/high": ratio > 1.0 + high,
             "clip_ratio/region": (ratio < 1.0 - low) | (ratio > 1.0 + high),
         }
-        return _finish(loss, outputs, batch, figures)
+        return finish(loss, outputs, batch, figures)
 
     return objective
 
@@ -151,10 +158,11 @@ def _clip(
         bound = -dual * advantage
         figures["clip_ratio/dual"] = (advantage < 0) & (loss > bound)
         loss = torch.where(advantage < 0, torch.minimum(loss, bound), loss)
-    return _finish(loss, outputs, batch, figures)
+    return finish(loss, outputs, batch, figures)
 
 
-def _finish(loss: Tensor, outputs: Outputs, batch: Batch, figures: dict[str, Tensor]) -> tuple[Tensor, Metrics]:
+def finish(loss: Tensor, outputs: Outputs, batch: Batch, figures: dict[str, Tensor]) -> tuple[Tensor, Metrics]:
+    """The loss (A,) with its weight and importance, and the metrics that all policy losses share besides `figures`."""
     weight = batch.stream("weight")
     if "importance" in batch.token:
         loss = loss * batch.stream("importance")

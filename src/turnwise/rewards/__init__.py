@@ -7,6 +7,17 @@ its own source.
 from turnwise.rewards.combine import judged
 from turnwise.rewards.environment import ENVIRONMENT, environment
 from turnwise.rewards.functions import EpisodeJudge, TurnJudge
+from turnwise.rewards.length import missing_eos, overlong
 from turnwise.rewards.reward import Reward, RewardError
 
-__all__ = ["ENVIRONMENT", "EpisodeJudge", "Reward", "RewardError", "TurnJudge", "environment", "judged"]
+__all__ = [
+    "ENVIRONMENT",
+    "EpisodeJudge",
+    "Reward",
+    "RewardError",
+    "TurnJudge",
+    "environment",
+    "judged",
+    "missing_eos",
+    "overlong",
+]
