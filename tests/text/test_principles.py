@@ -59,7 +59,9 @@ def test_rewrites_by_hand() -> None:
     assert rewrite(ALL, "hi! please!") == "hi please"
 
 
-words = st.lists(st.sampled_from("the sun rain, sunny hate hates please ! go it".split()), max_size=9).map(" ".join)
+words = st.lists(
+    st.sampled_from(["the", "sun", "rain,", "sunny", "hate", "hates", "please", "!", "go", "it"]), max_size=9
+).map(" ".join)
 
 
 @given(words)
