@@ -6,10 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from turnwise.algorithms.grpo import GRPO, RLOO
+    from turnwise.algorithms.cispo import CISPO
+    from turnwise.algorithms.dapo import DAPO
+    from turnwise.algorithms.grpo import GRPO, RLOO, DrGRPO
+    from turnwise.algorithms.gspo import GSPO, LUSPO
     from turnwise.algorithms.ppo import PPO, TokenPPO
     from turnwise.algorithms.reinforce import Reinforce
+    from turnwise.algorithms.reinforce_plus_plus import ReinforcePlusPlus
+    from turnwise.algorithms.rejection_sampling import RejectionSampling
+    from turnwise.algorithms.sapo import SAPO
     from turnwise.algorithms.sft import SFT
+    from turnwise.algorithms.vespo import VESPO
 
 NAMES = {
     "sft": "SFT",
@@ -18,12 +25,54 @@ NAMES = {
     "ppo-token": "TokenPPO",
     "grpo": "GRPO",
     "rloo": "RLOO",
+    "dr-grpo": "DrGRPO",
+    "dapo": "DAPO",
+    "gspo": "GSPO",
+    "luspo": "LUSPO",
+    "cispo": "CISPO",
+    "sapo": "SAPO",
+    "vespo": "VESPO",
+    "reinforce-plus-plus": "ReinforcePlusPlus",
+    "rejection-sampling": "RejectionSampling",
 }
 """Name on the command line -> class."""
 
-_HOME = {"SFT": "sft", "Reinforce": "reinforce", "PPO": "ppo", "TokenPPO": "ppo", "GRPO": "grpo", "RLOO": "grpo"}
+_HOME = {
+    "SFT": "sft",
+    "Reinforce": "reinforce",
+    "PPO": "ppo",
+    "TokenPPO": "ppo",
+    "GRPO": "grpo",
+    "RLOO": "grpo",
+    "DrGRPO": "grpo",
+    "DAPO": "dapo",
+    "GSPO": "gspo",
+    "LUSPO": "gspo",
+    "CISPO": "cispo",
+    "SAPO": "sapo",
+    "VESPO": "vespo",
+    "ReinforcePlusPlus": "reinforce_plus_plus",
+    "RejectionSampling": "rejection_sampling",
+}
 
-__all__ = ["GRPO", "NAMES", "PPO", "RLOO", "SFT", "Reinforce", "TokenPPO"]
+__all__ = [
+    "CISPO",
+    "DAPO",
+    "GRPO",
+    "GSPO",
+    "LUSPO",
+    "NAMES",
+    "PPO",
+    "RLOO",
+    "SAPO",
+    "SFT",
+    "VESPO",
+    "DrGRPO",
+    "Reinforce",
+    "ReinforcePlusPlus",
+    "RejectionSampling",
+    "TokenPPO",
+]
 
 
 def __getattr__(name: str) -> Any:
