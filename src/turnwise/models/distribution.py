@@ -38,6 +38,11 @@ class Sampling:
             raise ValueError(f"max_tokens={self.max_tokens} leaves no room for an action; use at least 1")
 
 
+def wide(values: Tensor) -> Tensor:
+    """The values in float32, or as they are if they are in float64."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 def log_probs(logits: Tensor, sampling: Sampling, banned: Tensor | None = None, taken: Tensor | None = None) -> Tensor:
     """Log-probabilities of the distribution really sampled, renormalised over the kept tokens.
 
@@ -50,9 +55,9 @@ def log_probs(logits: Tensor, sampling: Sampling, banned: Tensor | None = None, 
             demonstrator knows no support; either would have log-probability -inf, and no gradient could learn from it.
 
     Returns:
-        (N, V) float32, -inf outside the support.
+        (N, V) float32 (float64 if the logits are), -inf outside the support.
     """
-    logits = logits.float()
+    logits = wide(logits)
     whole = logits
     if banned is not None and len(banned):
         logits = logits.index_fill(-1, banned, -torch.inf)

@@ -53,6 +53,11 @@ class Padded:
         mask = torch.arange(longest, device=batch.tokens.device) < batch.lengths[:, None]
         return cls(ids.view(n, longest), mask.long(), rows)
 
+    def laid(self, values: Tensor) -> Tensor:
+        """(S, L, K), the (T, K) values of the packed tokens in the rectangle; zeros where there is no token."""
+        grid = values.new_zeros(self.ids.numel(), values.shape[-1])
+        return grid.index_copy(0, self.rows, values).view(*self.ids.shape, values.shape[-1])
+
     def at(self, grid: Tensor, positions: Tensor) -> Tensor:
         """(N, K), the entries of an (S, L, K) tensor at the packed `positions` (N,)."""
         return grid.flatten(0, 1)[self.rows[positions]]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from turnwise.batch import Batch, Outputs
 from turnwise.errors import TurnwiseError
 from turnwise.models.attention import Plan
+from turnwise.models.distribution import wide
 from turnwise.models.lora import (
     AdapterDropout,
     LoraSettings,
@@ -193,32 +194,48 @@ class Scorer:
 
     # ---- forward -----------------------------------------------------------------------------------------------------
 
-    def outputs(self, batch: Batch) -> Outputs:
+    def outputs(self, batch: Batch, embeddings: Tensor | None = None) -> Outputs:
         """Scores of the contexts that end with each action token: (A,), or (A, 2) logits of "wrong" and "right".
 
         Log-probabilities and entropies are zero: a scorer samples nothing.
+
+        Args:
+            batch: What to read.
+            embeddings: (T, d) what the trunk reads in place of the tokens, as `embed` would give it.
         """
         batch = batch.to(self.device)
         where = batch.action.nonzero().squeeze(1)
         with self._dropout.on(batch.tokens):
             if self.packed:
-                hidden = self._hidden(batch.tokens, batch.positions, packed_plan(batch))[where]
+                read = batch.tokens if embeddings is None else embeddings
+                hidden = self._hidden(read, batch.positions, packed_plan(batch))[where]
             else:
                 padded = Padded.of(batch)
-                out = self._trunk(input_ids=padded.ids, attention_mask=padded.mask, use_cache=False)
+                inputs = {"input_ids": padded.ids} if embeddings is None else {"inputs_embeds": padded.laid(embeddings)}
+                out = self._trunk(**inputs, attention_mask=padded.mask, use_cache=False)
                 hidden = padded.at(out.last_hidden_state, where)
             score = self._score(hidden)
         nothing = torch.zeros(len(where), device=self.device)
         return Outputs(nothing, nothing, score=score.squeeze(-1) if self.kind == "reward" else score)
 
-    def _hidden(self, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
-        """(T, d) last hidden states of packed ids."""
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that the trunk can read."""
+        return int(self._trunk.get_input_embeddings().num_embeddings)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(N,) ids -> (N, d), what the trunk reads for them."""
+        return self._trunk.get_input_embeddings()(ids)
+
+    def _hidden(self, read: Tensor, positions: Tensor, plan: Plan) -> Tensor:
+        """(T, d) last hidden states of packed (T,) ids or (T, d) embeddings."""
         extra: Mapping[str, Any] = {"position_ids": positions[None], "use_cache": False, "plan": plan}
-        return self._trunk(input_ids=ids[None], **extra).last_hidden_state[0]
+        inputs = {"input_ids": read[None]} if read.dim() == 1 else {"inputs_embeds": read[None]}
+        return self._trunk(**inputs, **extra).last_hidden_state[0]
 
     def _score(self, hidden: Tensor) -> Tensor:
-        """(N, d) hidden states -> (N, L) float32."""
-        return self.head(hidden).float()
+        """(N, d) hidden states -> (N, L), float32 or wider."""
+        return wide(self.head(hidden))
 
     def _own(self, ids: Tensor) -> Tensor:
         return self._score(self._trunk(input_ids=ids[None], use_cache=False).last_hidden_state[0])
