@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from turnwise.algorithms import (
         CISPO,
         DAPO,
+        DPO,
         GRPO,
         GSPO,
+        KTO,
         LUSPO,
         PPO,
         RLOO,
@@ -37,8 +39,10 @@ __version__ = "0.1.0"
 _HOME = {
     "CISPO": "algorithms",
     "DAPO": "algorithms",
+    "DPO": "algorithms",
     "GRPO": "algorithms",
     "GSPO": "algorithms",
+    "KTO": "algorithms",
     "LUSPO": "algorithms",
     "PPO": "algorithms",
     "RLOO": "algorithms",
@@ -63,8 +67,10 @@ _HOME = {
 __all__ = [
     "CISPO",
     "DAPO",
+    "DPO",
     "GRPO",
     "GSPO",
+    "KTO",
     "LUSPO",
     "PPO",
     "RLOO",

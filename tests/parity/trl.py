@@ -7,7 +7,7 @@
         loss = trainer._compute_loss(theirs, trainer.data_collator(rows), return_outputs=False)
         loss.backward()
     metrics = learner.gradient(batch, objective)
-    same_loss_and_gradient(float(loss), theirs, metrics, ours)
+    same_loss_and_gradient(loss, theirs, metrics, ours)
 
 `pytestmark = needs_trl` skips a file, with the reason, where TRL is missing or another release.
 """
@@ -124,7 +124,9 @@ def same_gradient(theirs: dict[str, Tensor], ours: dict[str, Tensor], tolerance:
     assert worst[name] <= tolerance, f"the gradient of {name} differs by {worst[name]:.2g}"
 
 
-def same_loss_and_gradient(loss: float, theirs: Any, metrics: Metrics, ours: Policy, tolerance: float = 1e-5) -> None:
+def same_loss_and_gradient(
+    loss: Tensor | float, theirs: Any, metrics: Metrics, ours: Policy, tolerance: float = 1e-5
+) -> None:
     """TRL's loss and the gradient that it left in `theirs`, against our learner's metrics and the gradient in `ours`."""
-    assert metrics["loss"][0] == pytest.approx(loss, rel=tolerance, abs=tolerance)
+    assert metrics["loss"][0] == pytest.approx(float(torch.as_tensor(loss).detach()), rel=tolerance, abs=tolerance)
     same_gradient(gradients(theirs), gradients(ours.model), tolerance)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from turnwise.algorithms.cispo import CISPO
     from turnwise.algorithms.dapo import DAPO
+    from turnwise.algorithms.dpo import DPO
     from turnwise.algorithms.grpo import GRPO, RLOO, DrGRPO
     from turnwise.algorithms.gspo import GSPO, LUSPO
+    from turnwise.algorithms.kto import KTO
     from turnwise.algorithms.ppo import PPO, TokenPPO
     from turnwise.algorithms.reinforce import Reinforce
     from turnwise.algorithms.reinforce_plus_plus import ReinforcePlusPlus
@@ -34,6 +36,8 @@ NAMES = {
     "vespo": "VESPO",
     "reinforce-plus-plus": "ReinforcePlusPlus",
     "rejection-sampling": "RejectionSampling",
+    "dpo": "DPO",
+    "kto": "KTO",
 }
 """Name on the command line -> class."""
 
@@ -53,13 +57,17 @@ _HOME = {
     "VESPO": "vespo",
     "ReinforcePlusPlus": "reinforce_plus_plus",
     "RejectionSampling": "rejection_sampling",
+    "DPO": "dpo",
+    "KTO": "kto",
 }
 
 __all__ = [
     "CISPO",
     "DAPO",
+    "DPO",
     "GRPO",
     "GSPO",
+    "KTO",
     "LUSPO",
     "NAMES",
     "PPO",

@@ -42,7 +42,19 @@ _RULES: dict[str, tuple[Any, str]] = {
         "k1 in the loss has zero expected gradient and would only add noise; take it off the reward (kl_loss='none'), or "
         "use 'k2' or 'weighted-k1'",
     ),
+    "beta": (lambda x: x > 0, "it is the price of leaving the reference, and at 0 nothing would hold; 0.1 is usual"),
+    "label_smoothing": (
+        lambda x: 0 <= x < 0.5,
+        "a share of wrong preferences lies in [0, 0.5); from one half on they say nothing, or the opposite",
+    ),
+    "margin": (lambda x: x >= 0, "the chosen side is to be better, not worse; use 0 or a positive number"),
+    "sft_coef": (lambda x: x >= 0, "a negative weight makes the chosen side less likely; use 0 or a positive number"),
+    "desirable": (lambda x: x > 0, "good episodes would teach nothing; use a positive weight"),
+    "undesirable": (lambda x: x > 0, "bad episodes would teach nothing; use a positive weight"),
 }
+
+_SMOOTHED = {"sigmoid", "robust", "exo_pair", "aot", "aot_unpaired", "simpo", "cpo"}
+_COMPARING = {"sigmoid", "sigmoid_norm", "hinge", "ipo", "robust", "exo_pair", "discopop"}
 
 _TOGETHER: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
     (
@@ -59,6 +71,27 @@ _TOGETHER: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
         ("kl_loss", "kl_coef"),
         lambda kind, coef: kind == "none" or coef > 0,
         "the divergence would count nothing; give kl_coef a positive value, or use kl_loss='none'",
+    ),
+    (
+        ("loss", "label_smoothing"),
+        lambda loss, share: share == 0 or loss in _SMOOTHED,
+        "this loss does not know of wrong preferences; use label_smoothing=0, or one of "
+        + ", ".join(sorted(_SMOOTHED)),
+    ),
+    (
+        ("loss", "label_smoothing"),
+        lambda loss, share: share > 0 or loss != "exo_pair",
+        "exo_pair is infinite without smoothing; 0.001 is usual",
+    ),
+    (
+        ("loss", "margin"),
+        lambda loss, margin: margin == 0 or loss == "simpo",
+        "this loss asks for no margin; use margin=0, or loss='simpo'",
+    ),
+    (
+        ("loss", "divergence"),
+        lambda loss, divergence: divergence == "reverse_kl" or loss in _COMPARING,
+        "this loss is made for reverse_kl; other divergences go with " + ", ".join(sorted(_COMPARING)),
     ),
 )
 """(fields, what holds of their values, what to say if it does not)."""

@@ -8,33 +8,57 @@ are the stream ``"weight"``, computed once for everything that enters an optimiz
 from turnwise.objectives.combine import combine
 from turnwise.objectives.correction import drift, masked_importance, truncated_importance
 from turnwise.objectives.kl import AdaptiveKL, k1, k2, k3, kl_in_reward, kl_loss
+from turnwise.objectives.kto import kto
 from turnwise.objectives.objective import Objective, Unit
 from turnwise.objectives.policy import clipped, clipped_weight, entropy_bonus, policy_gradient, sequence_ratio
+from turnwise.objectives.preference import preference, read_pairs
+from turnwise.objectives.preference_losses import DIVERGENCES, PAIR_LOSSES, REFERENCE_FREE, PairLoss, Pairs
+from turnwise.objectives.soft import gamma_weight, soft_gate
 from turnwise.objectives.supervised import nll
 from turnwise.objectives.value import value_error
-from turnwise.objectives.weights import Weight, constant, sequence_mean, token_mean, turn_start_mean
+from turnwise.objectives.weights import (
+    Weight,
+    chosen_token_mean,
+    constant,
+    pair_mean,
+    sequence_mean,
+    token_mean,
+    turn_start_mean,
+)
 
 __all__ = [
+    "DIVERGENCES",
+    "PAIR_LOSSES",
+    "REFERENCE_FREE",
     "AdaptiveKL",
     "Objective",
+    "PairLoss",
+    "Pairs",
     "Unit",
     "Weight",
+    "chosen_token_mean",
     "clipped",
     "clipped_weight",
     "combine",
     "constant",
     "drift",
     "entropy_bonus",
+    "gamma_weight",
     "k1",
     "k2",
     "k3",
     "kl_in_reward",
     "kl_loss",
+    "kto",
     "masked_importance",
     "nll",
+    "pair_mean",
     "policy_gradient",
+    "preference",
+    "read_pairs",
     "sequence_mean",
     "sequence_ratio",
+    "soft_gate",
     "token_mean",
     "truncated_importance",
     "turn_start_mean",

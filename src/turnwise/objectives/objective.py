@@ -45,6 +45,19 @@ def sum_in_units(values: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     return sums[index], counts[index]
 
 
+def unit_of(batch: Batch) -> tuple[Tensor, int]:
+    """(A,) int64, which of the units in ``seq["unit"]`` each action token belongs to, counted from 0, and their number."""
+    found = cast("tuple[Tensor, Tensor]", torch.unique(batch.seq["unit"], return_inverse=True))  # pyright: ignore[reportUnknownMemberType]
+    return found[1][batch.sequence[batch.action]], len(found[0])
+
+
+def unit_heads(batch: Batch) -> Tensor:
+    """(U,) int64, the place among the A action tokens of the first one of each unit of `unit_of`."""
+    unit, n = unit_of(batch)
+    places = torch.arange(len(unit), device=unit.device)
+    return torch.full((n,), len(unit), device=unit.device).scatter_reduce(0, unit, places, "amin")
+
+
 def floats(values: Sequence[Tensor]) -> list[float]:
     """Scalars as Python floats, in one transfer from the device."""
     return cast("list[float]", torch.stack(list(values)).tolist())  # pyright: ignore[reportUnknownMemberType]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from turnwise.batch import Batch
+from turnwise.objectives.objective import unit_heads
 
 Weight = Callable[[Batch], Tensor]
 """Batch -> (A,) float32, the weight of each action token."""
@@ -59,6 +60,22 @@ def turn_start_mean(batch: Batch) -> Tensor:
     """1 / (number of turns) at the first action token of each turn, 0 elsewhere: for a critic over turns."""
     start = batch.turn_start[batch.action].to(torch.float32)
     return start / start.sum().clamp(min=1.0)
+
+
+def pair_mean(batch: Batch) -> Tensor:
+    """1 / U at the first action token of each of the U units in ``seq["unit"]``, 0 elsewhere: the mean over pairs.
+
+    For objectives that book the loss of a whole unit (a preference pair, an episode with a label) at its first token.
+    """
+    heads = unit_heads(batch)
+    weight = torch.zeros(int(batch.action.sum()), dtype=torch.float32, device=batch.tokens.device)
+    return weight.index_fill(0, heads, 1.0 / max(len(heads), 1))
+
+
+def chosen_token_mean(batch: Batch) -> Tensor:
+    """1 / (number of action tokens on chosen sides) at those tokens, 0 elsewhere: for the likelihood of what was chosen."""
+    chosen = (batch.seq["side"][batch.sequence[batch.action]] > 0).to(torch.float32)
+    return chosen / chosen.sum().clamp(min=1.0)
 
 
 def _trajectories(batch: Batch) -> tuple[Tensor, int]:

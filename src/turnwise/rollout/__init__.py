@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from turnwise.rollout.asked import Asked
     from turnwise.rollout.collector import Collector
     from turnwise.rollout.judged import Judged
     from turnwise.rollout.rehearsal import rehearse
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "TRAIN_SEEDS": "task",
+    "Asked": "asked",
     "Collector": "collector",
     "Judged": "judged",
     "Logged": "transcripts",
@@ -31,6 +33,7 @@ _HOME = {
 
 __all__ = [
     "TRAIN_SEEDS",
+    "Asked",
     "Collector",
     "Judged",
     "Logged",

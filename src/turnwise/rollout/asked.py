@@ -1,0 +1,76 @@
+"""A source whose episodes are paid by what a teacher prefers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+from math import nan
+
+from turnwise.episode import Episode
+from turnwise.rollout.collector import Versioned
+from turnwise.rollout.judged import Rollouts
+from turnwise.teachers import Comparison, Preferred, Segment, Teacher, ask
+
+_WORTH = {Preferred.FIRST: 1.0, Preferred.TIE: 0.5, Preferred.SECOND: 0.0}
+
+
+class Asked:
+    """Hands out the episodes of another source, paid by comparisons within their groups.
+
+    The teacher is asked about every two episodes of a group, once per iteration and all at once. An episode's reward, at
+    its last turn, is the share of its comparisons that it won, a tie counting one half: 1 and 0 for a group of two. It
+    replaces what the source paid, which the teacher sees. An episode without an answer gets NaN: nobody could say.
+
+    Args:
+        source: A collector, or stored episodes.
+        teacher: Whom to ask.
+        name: What the reward is booked under.
+    """
+
+    def __init__(self, source: Rollouts, teacher: Teacher, *, name: str = "teacher") -> None:
+        self.source = source
+        self.teacher = teacher
+        self.name = name
+
+    def rollouts(self, iteration: int, groups: int, group_size: int = 1, first: int = 0) -> list[Episode]:
+        """The source's episodes, compared.
+
+        Raises:
+            TeacherError: the teacher raised, or gave an answer that does not fit its question.
+        """
+        episodes = self.source.rollouts(iteration, groups, group_size, first)
+        members: dict[str, list[int]] = {}
+        for index, episode in enumerate(episodes):
+            if episode.turns and not episode.failed:
+                members.setdefault(episode.group, []).append(index)
+        asked = [
+            (Comparison(f"{group}: {i} or {j}", Segment(episodes[a]), Segment(episodes[b]), ties=True), a, b)
+            for group, own in members.items()
+            for (i, a), (j, b) in combinations(enumerate(own), 2)
+        ]
+        won: dict[int, list[float]] = {}
+        answers = ask(self.teacher, [query for query, _, _ in asked])
+        for (_, a, b), answer in zip(asked, answers, strict=True):
+            if isinstance(answer.value, Preferred):
+                won.setdefault(a, []).append(_WORTH[answer.value])
+                won.setdefault(b, []).append(1.0 - _WORTH[answer.value])
+        return [self._paid(episode, won.get(index, [])) for index, episode in enumerate(episodes)]
+
+    def refresh(self, learner: Versioned) -> None:
+        """Pass the learner on to the source."""
+        self.source.refresh(learner)
+
+    def close(self) -> None:
+        """Close the source, if it holds anything."""
+        close = getattr(self.source, "close", None)
+        if close is not None:
+            close()
+
+    def _paid(self, episode: Episode, won: list[float]) -> Episode:
+        worth = sum(won) / len(won) if won else nan
+        last = len(episode.turns) - 1
+        turns = tuple(
+            replace(turn, reward=worth if t == last else 0.0, rewards={self.name: worth if t == last else 0.0})
+            for t, turn in enumerate(episode.turns)
+        )
+        return replace(episode, turns=turns)
