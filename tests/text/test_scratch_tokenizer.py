@@ -16,8 +16,8 @@ from turnwise.envs import demonstrate, ids, spec
 from turnwise.models import SIZES, Policy, build_model, build_tokenizer
 from turnwise.text import Renderer
 
-# TextWorld is an extra with a compiler of its own; its actions are words like any other's.
-WORLDS = [world for world in ids() if world != "textworld"]
+# TextWorld is an extra with a compiler of its own; its actions are words like any other's. Prompts are in a file.
+WORLDS = [world for world in ids() if world not in ("textworld", "prompts")]
 
 
 def known(world: str) -> tuple[tuple[str, ...], list[str]]:

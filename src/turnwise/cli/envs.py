@@ -13,7 +13,7 @@ from rich.text import Text
 from turnwise.cli.console import columns, output, pairs, say
 from turnwise.cli.parsing import Flag, parse
 from turnwise.envs.errors import NotOffered
-from turnwise.envs.registry import EnvSpec, ids, make, spec
+from turnwise.envs.registry import EnvSpec, ids, make, missing_options, spec
 
 _OWN = (
     Flag("name", str, "", "Show one: an id with options, or file.py:name.", metavar="NAME", positional=True),
@@ -44,7 +44,7 @@ def _list() -> None:
         found = spec(name)
         what = Text(found.summary if installed(found) else f"{found.summary}; needs {install(found)}")
         # A generated text adventure takes seconds to make; its page shows what it says.
-        if installed(found) and found.inline:
+        if installed(found) and found.inline and not missing_options(found):
             what.append(f"\n{_beginning(make(name).reset(seed=0)[0])}", style="dim")
         action = found.actions[0] if found.actions else ""
         table.add_row(name, what, str(found.max_turns or ""), found.reward_density, action)
@@ -65,6 +65,11 @@ def _show(name: str, seed: int) -> None:
     rows: list[tuple[str, Any]] = [("what", found.summary or "-")]
     if not installed(found):
         rows.append(("needs", install(found)))
+        console.print(pairs(rows))
+        return
+    if missing_options(found):
+        rows += [("needs", ", ".join(f"{option}=…" for option in missing_options(found))), ("options", _options(found))]
+        say(console, found.id)
         console.print(pairs(rows))
         return
     world = make(name)

@@ -57,6 +57,8 @@ def open_rows(source: str | Path | Iterable[Mapping[str, Any]], split: str = "")
     if not isinstance(source, str | Path):
         return Opened("the data", "row", enumerate_rows(source))
     path, name = Path(source).expanduser(), str(source)
+    if not name:
+        raise DataError("no file is named; name the one that holds the data")
     if path.is_dir():
         return Opened(name, "row", enumerate_rows(_folder(path, split)))
     if not path.exists():

@@ -14,7 +14,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -111,6 +111,13 @@ def _minigrid(env_id: str) -> EnvSpec:
     )
 
 
+def _prompts() -> EnvSpec:
+    from turnwise.envs.prompts import PromptFile
+
+    summary = "one prompt of a file (file=...), one reply; somebody else pays"
+    return EnvSpec("prompts", PromptFile(), summary, 1, reward_density="sparse", inline=True)
+
+
 _MINIGRID = ("MiniGrid-", "BabyAI-")
 
 
@@ -143,6 +150,7 @@ _KNOWN: dict[str, Callable[[], EnvSpec]] = {
     "MiniGrid-DoorKey-5x5-v0": partial(_minigrid, "MiniGrid-DoorKey-5x5-v0"),
     "BabyAI-GoToLocal-v0": partial(_minigrid, "BabyAI-GoToLocal-v0"),
     "textworld": _textworld,
+    "prompts": _prompts,
 }
 
 
@@ -190,6 +198,7 @@ def spec(env_id: str) -> EnvSpec:
     actions = found.actions
     actions_for = getattr(found.make, "actions_for", None)
     if actions_for is not None:
+        _check_signature(env_id, found.make, options)
         actions = actions_for(options)
     return replace(found, id=env_id, make=partial(found.make, **options), max_turns=turns, exact=exact, actions=actions)
 
@@ -211,6 +220,10 @@ def make(env_id: str, **options: Any) -> Any:
     """
     found = spec(env_id)
     _check_signature(env_id, found.make, options)
+    missing = missing_options(found, options)
+    if missing:
+        name = env_id.partition("?")[0]
+        raise EnvError(f"environment {name!r} needs its option {missing[0]}: {name}?{missing[0]}=…")
     return found.make(**options)
 
 
@@ -229,11 +242,26 @@ class ByName:
         return make(self.name, **options)
 
 
+def missing_options(found: EnvSpec, options: Mapping[str, Any] | None = None) -> list[str]:
+    """Options without a default that have not been given, neither in the name nor in `options`."""
+    bound = found.make.keywords if isinstance(found.make, partial) else {}
+    factory = found.make.func if isinstance(found.make, partial) else found.make
+    given = {**bound, **(options or {})}
+    needed = [p.name for p in _parameters(factory) or () if p.default is p.empty and p.kind is p.KEYWORD_ONLY]
+    return [name for name in needed if name not in given]
+
+
+def _parameters(factory: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    try:
+        return list(inspect.signature(factory).parameters.values())
+    except ValueError:  # some of what is built in has no signature
+        return None
+
+
 def _check_signature(env_id: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
     bound = factory.keywords if isinstance(factory, partial) else {}
-    try:
-        parameters = inspect.signature(factory.func if isinstance(factory, partial) else factory).parameters.values()
-    except ValueError:
+    parameters = _parameters(factory.func if isinstance(factory, partial) else factory)
+    if parameters is None:
         return
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
