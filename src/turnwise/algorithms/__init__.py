@@ -13,15 +13,19 @@ if TYPE_CHECKING:
     from turnwise.algorithms.gspo import GSPO, LUSPO
     from turnwise.algorithms.kto import KTO
     from turnwise.algorithms.ppo import PPO, TokenPPO
+    from turnwise.algorithms.process_reward_model import ProcessRewardModel
     from turnwise.algorithms.reinforce import Reinforce
     from turnwise.algorithms.reinforce_plus_plus import ReinforcePlusPlus
     from turnwise.algorithms.rejection_sampling import RejectionSampling
+    from turnwise.algorithms.reward_model import RewardModel
     from turnwise.algorithms.sapo import SAPO
     from turnwise.algorithms.sft import SFT
     from turnwise.algorithms.vespo import VESPO
 
 NAMES = {
     "sft": "SFT",
+    "reward-model": "RewardModel",
+    "process-reward-model": "ProcessRewardModel",
     "reinforce": "Reinforce",
     "ppo": "PPO",
     "ppo-token": "TokenPPO",
@@ -43,6 +47,8 @@ NAMES = {
 
 _HOME = {
     "SFT": "sft",
+    "RewardModel": "reward_model",
+    "ProcessRewardModel": "process_reward_model",
     "Reinforce": "reinforce",
     "PPO": "ppo",
     "TokenPPO": "ppo",
@@ -76,9 +82,11 @@ __all__ = [
     "SFT",
     "VESPO",
     "DrGRPO",
+    "ProcessRewardModel",
     "Reinforce",
     "ReinforcePlusPlus",
     "RejectionSampling",
+    "RewardModel",
     "TokenPPO",
 ]
 

@@ -48,6 +48,7 @@ _RULES: dict[str, tuple[Any, str]] = {
         "a share of wrong preferences lies in [0, 0.5); from one half on they say nothing, or the opposite",
     ),
     "margin": (lambda x: x >= 0, "the chosen side is to be better, not worse; use 0 or a positive number"),
+    "centre": (lambda x: x >= 0, "a negative weight drives the mean of the scores away from zero; use 0 or 0.01"),
     "sft_coef": (lambda x: x >= 0, "a negative weight makes the chosen side less likely; use 0 or a positive number"),
     "desirable": (lambda x: x > 0, "good episodes would teach nothing; use a positive weight"),
     "undesirable": (lambda x: x > 0, "bad episodes would teach nothing; use a positive weight"),

@@ -13,6 +13,7 @@ from turnwise.objectives.objective import Objective, Unit
 from turnwise.objectives.policy import clipped, clipped_weight, entropy_bonus, policy_gradient, sequence_ratio
 from turnwise.objectives.preference import preference, read_pairs
 from turnwise.objectives.preference_losses import DIVERGENCES, PAIR_LOSSES, REFERENCE_FREE, PairLoss, Pairs
+from turnwise.objectives.scores import bradley_terry, side_scores, step_labels, step_mean, turn_ends
 from turnwise.objectives.soft import gamma_weight, soft_gate
 from turnwise.objectives.supervised import nll
 from turnwise.objectives.value import value_error
@@ -36,6 +37,7 @@ __all__ = [
     "Pairs",
     "Unit",
     "Weight",
+    "bradley_terry",
     "chosen_token_mean",
     "clipped",
     "clipped_weight",
@@ -58,9 +60,13 @@ __all__ = [
     "read_pairs",
     "sequence_mean",
     "sequence_ratio",
+    "side_scores",
     "soft_gate",
+    "step_labels",
+    "step_mean",
     "token_mean",
     "truncated_importance",
+    "turn_ends",
     "turn_start_mean",
     "value_error",
 ]

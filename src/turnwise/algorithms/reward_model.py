@@ -1,0 +1,97 @@
+"""A reward model: a score that says which of two episodes somebody prefers.
+
+The best and the worst episode of each group are a pair, by their returns, which is where a label, a judge or a person
+left what they think of an episode. The figures of an iteration are taken before its update, on pairs that this update has
+not seen: on the first pass over the data they are those of held-out pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from turnwise.algorithms.experience import climb
+from turnwise.algorithms.preferences import paired, turns_of
+from turnwise.algorithms.settings import check_settings
+from turnwise.credit import best_and_worst
+from turnwise.episode import Episode
+from turnwise.errors import TurnwiseError
+from turnwise.metrics import Metrics, merge
+from turnwise.objectives import pair_mean
+from turnwise.objectives.scores import bradley_terry, side_scores
+from turnwise.rewards.calibration import Calibration, calibration
+from turnwise.runs import Improvement
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """Bradley and Terry's model of preferences.
+
+    Attributes:
+        margin: Ask for a difference of scores of so much times the difference of the two returns; 0 asks for none.
+        centre: Weight of the square of the sum of a pair's scores, which keeps their mean at zero; 0.01 is usual.
+        groups: Pairs per iteration.
+        minibatch: Pairs per optimizer step.
+    """
+
+    learns_from: ClassVar[str] = "preferences"
+    trains: ClassVar[str] = "reward-model"
+
+    margin: float = 0.0
+    centre: float = 0.0
+    groups: int = 32
+    minibatch: int = 16
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    def collect(self, source: Any, iteration: int) -> list[Episode]:
+        """The next groups of episodes."""
+        return source.rollouts(iteration, self.groups)
+
+    def improve(self, learner: Any, episodes: list[Episode]) -> Improvement:
+        """Pair the best with the worst of each group, and raise the likelihood of the preferences.
+
+        Raises:
+            TurnwiseError: nothing is better than anything else.
+        """
+        usable = [i for i, episode in enumerate(episodes) if episode.turns and not episode.failed]
+        returns = np.array([episodes[i].undiscounted_return for i in usable])
+        pairs = best_and_worst(returns, [episodes[i].group for i in usable])
+        if not pairs:
+            raise TurnwiseError(
+                f"{len(usable)} episodes in {len({episodes[i].group for i in usable})} groups hold no preference: no group has "
+                "two different returns. A reward model needs a chosen and a rejected episode for each prompt"
+            )
+        batch = paired([episodes[i] for i in usable], pairs)
+        margins = torch.tensor([returns[a] - returns[b] for a, b in pairs], dtype=torch.float32)
+        batch = replace(batch, seq={**batch.seq, "margin": margins[batch.seq["unit"]]})
+        chosen, rejected = (side.double().numpy() for side in side_scores(learner.evaluate(batch), batch))
+        streams = [np.full(len(episode.turns), np.nan) for episode in episodes]
+        for pair, scores in zip(pairs, zip(chosen, rejected, strict=True), strict=True):
+            for side, score in zip(pair, scores, strict=True):
+                streams[usable[side]][-1] = score
+        lengths = np.array([[episodes[usable[side]].n_action_tokens for side in pair] for pair in pairs])
+        seen = metrics_of(calibration(chosen, rejected, lengths[:, 0], lengths[:, 1]))
+        objective, size = bradley_terry(self.margin, self.centre), turns_of(batch, self.minibatch)
+        steps = climb(learner, batch, objective, epochs=1, turns=size, weights={"weight": pair_mean})
+        return Improvement(merge([seen, steps]), {"score": streams})
+
+
+def metrics_of(seen: Calibration) -> Metrics:
+    """The figures of a run's log; those that are not defined are left out."""
+    figures = {
+        "scores/accuracy": seen.accuracy,
+        "scores/calibration_error": seen.error,
+        "scores/margin": seen.margin,
+        "scores/chosen": seen.chosen_mean,
+        "scores/chosen_std": seen.chosen_std,
+        "scores/rejected": seen.rejected_mean,
+        "scores/rejected_std": seen.rejected_std,
+        "scores/length_correlation": seen.length_correlation,
+        "scores/longer_is_chosen": seen.longer_is_chosen,
+    }
+    return {name: (value, 1.0) for name, value in figures.items() if not np.isnan(value)}
