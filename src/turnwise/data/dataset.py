@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from turnwise.data.problems import BadRow, DataError, Problem, refusal
 from turnwise.data.rows import NEEDS, Answer, Kind, Row, read_row, recognise
 from turnwise.data.sources import Opened, Record, open_rows
-from turnwise.text import Renderer
+from turnwise.text import Conversation, Renderer
 
 SEPARATOR = "\n"
 """What stands between the steps of an answer."""
@@ -84,6 +84,7 @@ class Report:
         columns: Columns that the kind does not read; they reach reward functions.
         measured: What lengths count: "tokens" or "words".
         lengths: Part of a row (prompt, completion, chosen, rejected …) -> (good,) int64, its length in each good row.
+        conversational: How many good rows are chat messages.
         notes: What is odd about the whole.
     """
 
@@ -94,6 +95,7 @@ class Report:
     columns: tuple[str, ...]
     measured: str
     lengths: Mapping[str, NDArray[np.int64]]
+    conversational: int = 0
     notes: tuple[str, ...] = ()
 
     @property
@@ -195,7 +197,8 @@ def check(
     arrays = {part: np.asarray(values, np.int64) for part, values in lengths.items()}
     measured_in = "words" if renderer is None else "tokens"
     return Report(
-        scan.name, scan.kind, tally.rows, tuple(problems), tuple(names), measured_in, arrays, tally.notes()
+        scan.name, scan.kind, tally.rows, tuple(problems), tuple(names), measured_in, arrays, tally.conversational,
+        tally.notes(),
     )  # fmt: skip
 
 
@@ -285,10 +288,12 @@ class _Tally:
 
     kind: Kind
     rows: int = 0
+    conversational: int = 0
     worth: Counter[float] = field(default_factory=Counter)
 
     def add(self, row: Row) -> None:
         self.rows += 1
+        self.conversational += isinstance(row.prompt, Conversation)
         if self.kind in (Kind.UNPAIRED, Kind.STEPWISE):
             self.worth.update(row.answers[0].rewards)
 

@@ -302,7 +302,7 @@ def _message(message: Any, name: str) -> dict[str, str]:
             raise BadRow("not a text", f"{name!r} has {lost!r}, which would be lost; write it into the content")
     role, content = _field(message, "role"), message.get("content")
     if role not in ROLES:
-        raise BadRow("unknown role", f"{name!r} has the role {role!r}; the roles are {', '.join(ROLES)}")
+        raise BadRow("unknown role", f"{name!r} has the role {role!r:.40}; the roles are {', '.join(ROLES)}")
     if role == "system" and content == "":
         return {"role": role, "content": content}
     return {"role": role, "content": _string(_field(message, "content"), f"{name}['content']")}
