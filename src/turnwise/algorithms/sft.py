@@ -7,7 +7,7 @@ negative log-likelihood of their action tokens. Observations are context, never 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from turnwise.algorithms.experience import climb
 from turnwise.algorithms.settings import check_settings
@@ -24,10 +24,12 @@ class SFT:
     Attributes:
         episodes: Episodes handed out per iteration.
         minibatch: Turns per optimizer step.
+        learns_from: Stored dialogues; no hyperparameter.
     """
 
     episodes: int = 32
     minibatch: int = 32
+    learns_from: ClassVar[str] = "demonstrations"
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -22,6 +22,8 @@ FLAGS = tuple(
         ("max_tokens", int, "Budget of one action in tokens.", "INT"),
         ("max_turns", int, "Stop an episode after so many turns.", "INT"),
         ("temperature", float, "Sampling temperature.", "FLOAT"),
+        ("data", str, "Another file of prompts.", "FILE"),
+        ("reward", str, "Who judges: rewards by name, as in training.", "REWARDS"),
     )
 )
 """What may be changed about how a model acts."""
@@ -76,8 +78,8 @@ def resolve(run: str, model: str, env: str, changes: Mapping[str, Any]) -> Actor
         raise TurnwiseError("name a run folder, or --model FOLDER and --env ENV")
     home = Path(run) if run else run_of(Path(model))
     training = run_settings(RunFolder.view(home)) if home else Training(None, World(), Model(model=model))
-    if home is None and not env:
-        raise TurnwiseError(f"{model} lies in no run that would tell its environment; add --env ENV")
+    if home is None and not env and not changes.get("data"):
+        raise TurnwiseError(f"{model} lies in no run that would tell its environment; add --env ENV or --data FILE")
     its_model = home is not None and (not model or Path(model).resolve() == home.resolve())
     own = its_model and (not env or env == training.world.env)
     if home is not None and its_model:
@@ -87,7 +89,13 @@ def resolve(run: str, model: str, env: str, changes: Mapping[str, Any]) -> Actor
         world["env"] = env
     temperature = changes.get("temperature")
     acts = training.model if temperature is None else replace(training.model, temperature=temperature)
-    return Actor(replace(training, world=replace(training.world, **world), model=acts), model, home, own)
+    changed = replace(training, world=replace(training.world, **world), model=acts)
+    if changes.get("reward"):
+        changed = replace(changed, feedback=replace(training.feedback, reward=changes["reward"]))
+    if changes.get("data"):
+        prompts = replace(training.data, data=changes["data"], held_out=0.0)
+        changed = replace(changed, data=prompts, world=replace(changed.world, env="prompts"))
+    return Actor(changed, model, home, own)
 
 
 def run_settings(folder: RunFolder) -> Training:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,9 +40,12 @@ def main(arguments: Sequence[str]) -> int:
         raise TurnwiseError(f"--episodes {values['episodes']} leaves nothing to evaluate; use at least 1")
     actor = resolve(values["run"], values["model"], values["env"], values)
     from turnwise.cli.console import output, say
+    from turnwise.recipes.models import trains
     from turnwise.recipes.training import resolve_env
     from turnwise.runs import summarise
 
+    if trains(actor.training) != "policy":
+        return _judge(actor, values)
     world = resolve_env(actor.training, None)
     policy = actor.policy()
     done = rollouts(actor, world, policy, values["episodes"], values["seeds"], values["greedy"], not values["quiet"])
@@ -58,6 +60,22 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _judge(actor: Actor, values: dict[str, Any]) -> int:
+    """The report on a model that scores."""
+    from turnwise.cli.console import columns, output, say
+    from turnwise.recipes.dataset import judge_held_out
+    from turnwise.recipes.models import load_scorer
+
+    report = judge_held_out(actor.training, load_scorer(actor.training, actor.model), values["episodes"])
+    say(output(), f"{actor.model} on {actor.training.data.data}")
+    table = columns("", "value", "remark")
+    for row in report.rows():
+        table.add_row(*row)
+    output().print(table)
+    _write(actor, report, None, values)
+    return 0
+
+
 def rollouts(
     actor: Actor, world: EnvSpec, policy: Any, episodes: int, seeds: str, greedy: bool, progress: bool
 ) -> list[Any]:
@@ -65,22 +83,16 @@ def rollouts(
     from rich.progress import Progress
 
     from turnwise.cli.console import messages
-    from turnwise.recipes.training import make_collector
+    from turnwise.recipes.sources import held_out_rollouts
     from turnwise.rollout import held_out_tasks
     from turnwise.runs import evaluation_seeds
 
     tasks = held_out_tasks(episodes, first=evaluation_seeds(episodes, seeds)[0])
-    sampling = dataclasses.replace(policy.sampling, temperature=0.0) if greedy else None
-    collector = make_collector(actor.training, world, policy)
     console = messages()
-    try:
-        with Progress(console=console, transient=True, disable=not (progress and console.is_terminal)) as bar:
-            task = bar.add_task("episodes", total=episodes)
-            return collector.collect(
-                tasks, sampling=sampling, on_episode=lambda finished: bar.update(task, completed=finished)
-            )
-    finally:
-        collector.close()
+    with Progress(console=console, transient=True, disable=not (progress and console.is_terminal)) as bar:
+        task = bar.add_task("episodes", total=episodes)
+        shown = lambda finished: bar.update(task, completed=finished)  # noqa: E731
+        return held_out_rollouts(actor.training, world, policy, tasks, greedy=greedy, on_episode=shown)
 
 
 def optimum(actor: Actor, world: EnvSpec) -> float | None:
@@ -120,7 +132,7 @@ def _figures(estimate: Estimate, *, percent: bool = False) -> tuple[str, str, st
     return shape.format(estimate.mean), interval, str(estimate.n)
 
 
-def _write(actor: Actor, evaluation: Evaluation, best: float | None, values: dict[str, Any]) -> None:
+def _write(actor: Actor, evaluation: Any, best: float | None, values: dict[str, Any]) -> None:
     from turnwise.cli.console import output, say
     from turnwise.runs.atomic import write_bytes
     from turnwise.runs.folder import RunFolder, as_json

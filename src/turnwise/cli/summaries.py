@@ -14,6 +14,7 @@ from turnwise.cli.console import output, pairs, say
 from turnwise.envs.registry import EnvSpec
 from turnwise.recipes.flat import flatten, settings
 from turnwise.recipes.settings import Training
+from turnwise.recipes.sources import learns_from
 from turnwise.recipes.vetted import VETTED
 
 NEUTRAL = frozenset(
@@ -41,17 +42,19 @@ def before(training: Training, algorithm: str, policy: Any, world: EnvSpec, out:
     rewards = "rewards at unknown times" if world.reward_density == "unknown" else f"{world.reward_density} rewards"
     size = sum(weight.numel() for weight in policy.model.parameters())
     moved = sum(weight.numel() for weight in policy.model.parameters() if weight.requires_grad)
-    kind = "from scratch, " if model.model in ("tiny", "small") else ""
-    trained = f", {moved:,} of them trained (LoRA rank {model.lora})" if model.lora else ""
+    scratch = "from scratch, " if model.model in ("tiny", "small") else ""
+    trained = f", {moved:,} of them trained (LoRA {model.lora})" if model.lora else ""
     remembers = {-1: "the whole dialogue", 0: "the present observation"}
     context = remembers.get(env.memory, f"the last {env.memory} turns and the present observation")
     per_iteration = getattr(training.algorithm, "episodes", 0) or (
         getattr(training.algorithm, "groups", 0) * getattr(training.algorithm, "group_size", 0)
     )
+    judges, kind = training.feedback.reward, learns_from(training)
+    lives = f"{horizon}, {'judged by ' + judges if judges else rewards}; the model reads {context}"
     rows = [
-        ("env", f"{world.id}: {world.summary}" if world.summary else world.id),
-        ("", f"{horizon}, {rewards}; the model reads {context}"),
-        ("model", f"{model.model}: {kind}{size:,} parameters, {len(policy.tokenizer):,} tokens{trained}"),
+        ("data" if training.data.data else "env", f"{world.id}: {world.summary}" if world.summary else world.id),
+        ("", lives if kind == "rollouts" else f"learns from its {kind}"),
+        ("model", f"{model.model}: {scratch}{size:,} parameters, {len(policy.tokenizer):,} tokens{trained}"),
     ]
     if warm.demonstrations:
         rows.append(("warm start", f"{warm.demonstrations} demonstrations of skill {warm.skill}"))
@@ -84,7 +87,7 @@ def differences(training: Training) -> str:
         ):
             vetted, title = flatten(entry.training), f"the vetted run {name!r}"
     parts = [
-        f"{name.replace('_', '-')} {chosen[name]!s} ({vetted[name]!s})"
+        f"{name.replace('_', '-')} {chosen[name]!s}" + (f" ({vetted[name]!s})" if vetted[name] != "" else "")
         for name in chosen
         if name not in NEUTRAL and chosen[name] != vetted[name]
     ]

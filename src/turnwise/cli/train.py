@@ -132,9 +132,9 @@ def _train(training: Training, algorithm: str, out: Path, *, quiet: bool, resume
     offline_if_unreachable(training.model.model)
     console = messages()
 
-    def announce(policy: Any, world: Any) -> None:
+    def announce(planned: Training, model: Any, world: Any) -> None:
         if not quiet:
-            console.print(before(training, algorithm, policy, world, out))
+            console.print(before(planned, algorithm, model, world, out))
 
     run(training, out, resume=resume, progress=not quiet, on_start=announce)
     after(out, report(out))

@@ -13,11 +13,12 @@ from turnwise.envs.errors import did_you_mean
 from turnwise.episode import Transcript
 from turnwise.errors import TurnwiseError
 from turnwise.recipes import flat
+from turnwise.recipes.settings import World
 from turnwise.recipes.training import Trained, run
 
 
 def train(
-    env: str | Callable[..., Any],
+    env: str | Callable[..., Any] = World.env,
     algorithm: Any = "ppo",
     *,
     model: str = "tiny",
@@ -27,7 +28,7 @@ def train(
     progress: bool = True,
     **settings: Any,
 ) -> Trained:
-    """Train a language model in an environment.
+    """Train a language model in an environment, or on a file (``data=``).
 
     Args:
         env: Id of an environment, or something that makes one: a coroutine decorated with ``@turnwise.env``, a class.
@@ -39,7 +40,7 @@ def train(
         resume: Go on with the run in `out`.
         transcripts: What to warm-start from, in place of the environment's own demonstrator.
         progress: Show progress.
-        settings: Any field of `World`, `Model`, `WarmStart`, `Optimiser` or `Training` by its name, for example
+        settings: Any field of `World`, `Data`, `Feedback`, `Model`, `WarmStart`, `Optimiser` or `Training` by its name, for example
             ``memory=0, demonstrations=300, lr=5e-4, steps=30, seed=1``. ``lr`` is the algorithm's; the warm start's are
             ``warm_start_lr`` and ``warm_start_epochs``, and ``micro_batch_tokens`` is the optimiser's ``max_tokens``.
 
@@ -51,6 +52,7 @@ def train(
 
     >>> trained = train("errand", "ppo", memory=0, demonstrations=300)  # doctest: +SKIP
     >>> print(trained.evaluate())  # doctest: +SKIP
+    >>> tuned = train(algorithm="dpo", data="pairs.jsonl", model="runs/sft/final", passes=1)  # doctest: +SKIP
     """
     known = {name for name in flat.settings() if name not in ("env", "model")}
     for name in settings:

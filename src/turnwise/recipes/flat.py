@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from turnwise.errors import TurnwiseError
-from turnwise.recipes.settings import Model, Optimiser, Training, WarmStart, World
+from turnwise.recipes.settings import Data, Feedback, Model, Optimiser, Training, WarmStart, World
 
 PARTS: Mapping[str, type[Any]] = {
     "world": World,
+    "data": Data,
+    "feedback": Feedback,
     "model": Model,
     "warm_start": WarmStart,
     "optimiser": Optimiser,
@@ -90,11 +92,28 @@ def assemble(algorithm: Any, values: Mapping[str, Any]) -> Training:
 
 
 def anchored(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with the model's folder in full, so that a stored run, and an adapter in it, find it from anywhere."""
-    model = values.get("model")
-    if isinstance(model, str) and not Path(model).is_absolute() and Path(model, "config.json").is_file():
-        return {**values, "model": str(Path(model).resolve())}
-    return dict(values)
+    """The values with the model's folder and the file of data in full, so that a stored run, and an adapter in it, find
+    them from anywhere. A file takes the place of the environment.
+
+    Raises:
+        TurnwiseError: a file and another environment than the one over its rows.
+    """
+    full = dict(values)
+    model, data = values.get("model"), values.get("data")
+    if isinstance(model, str) and not Path(model).is_absolute() and _is_model(Path(model)):
+        full["model"] = str(Path(model).resolve())
+    if data:
+        if Path(data).exists():
+            full["data"] = str(Path(data).resolve())
+        env = values.get("env", World.env)
+        if env not in (World.env, "prompts"):
+            raise TurnwiseError(f"the data {data} and the environment {env} are two worlds; name one of them")
+        full["env"] = "prompts"
+    return full
+
+
+def _is_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
 def flatten(training: Training) -> dict[str, Any]:
@@ -107,7 +126,7 @@ def flatten(training: Training) -> dict[str, Any]:
 
 
 def read_value(setting: Setting, value: Any, where: str) -> Any:
-    """A value from a file, checked against the setting's type; whole numbers do for decimal ones.
+    """A value from a file, checked against the setting's type; whole numbers do for decimal ones and for text.
 
     Raises:
         TurnwiseError: another type, or none of the choices.
@@ -120,6 +139,8 @@ def read_value(setting: Setting, value: Any, where: str) -> Any:
     # A bool is an int to Python, and not to anybody else.
     if setting.kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
+    if setting.kind is str and type(value) is int:
+        return str(value)
     if type(value) is setting.kind:
         return value
     wanted = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}[setting.kind]

@@ -19,9 +19,20 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
         "slots": (lambda x: x >= 1, "no episode would ever be played; use at least 1"),
         "deadline": (lambda x: x > 0, "every step would be too late; use a positive number of seconds"),
     },
+    "Data": {
+        "max_length": (lambda x: x >= 0, "use 0 for the model's own limit, or a number of tokens"),
+        "held_out": (
+            lambda x: 0 <= x < 1,
+            "it is a share of the rows, in [0, 1); at 1 nothing would be left to train on",
+        ),
+        "passes": (lambda x: x >= 0, "use 0 to let `steps` decide, or a positive number of passes"),
+    },
+    "Feedback": {
+        "reward_deadline": (lambda x: x > 0, "every answer would be too late; use a positive number of seconds"),
+    },
     "Model": {
         "model": (bool, "name a model: tiny, small, or a Hugging Face folder or id"),
-        "lora": (lambda x: x >= 0, "a rank is positive; use 0 to train all weights"),
+        "lora": (lambda x: not x.startswith("-"), "a rank is positive; use 0 to train all weights"),
         "temperature": (lambda x: x > 0, "training samples, so it needs a positive temperature; 1 is usual"),
         "top_p": (lambda x: 0 < x <= 1, "it keeps no token; use a number in (0, 1]"),
     },
@@ -74,6 +85,10 @@ def check_together(training: Any) -> None:
     Raises:
         SettingsError: naming the settings, the reason and the remedy.
     """
+    if training.model.quantise != "none" and not training.model.lora:
+        raise SettingsError(
+            f"quantise={training.model.quantise!r} without lora: quantised weights cannot be trained; add lora, for example r=16"
+        )
     kl, top_p = getattr(training.algorithm, "kl_coef", 0), training.model.top_p
     if kl and top_p < 1:
         raise SettingsError(

@@ -49,30 +49,84 @@ class World:
 
 
 @dataclass(frozen=True)
+class Data:
+    """A file of prompts, demonstrations, preferences or labels, in place of an environment.
+
+    Attributes:
+        data: JSONL, Parquet or CSV file, folder of ``datasets``, or hub id; empty for none.
+        kind: What its rows are, by name (``turnwise data check`` lists them); ``auto`` reads it off the columns.
+        split: Split of a ``datasets`` folder or id.
+        skip_bad: Train on the good rows of a file with bad ones, which otherwise stop the run.
+        max_length: Rows with more tokens than this are bad; 0 for the model's own limit.
+        held_out: Share of the rows that no run trains on, kept for ``turnwise eval``.
+        passes: Passes over the data; decides `steps` where it is not 0.
+    """
+
+    data: str = ""
+    kind: str = "auto"
+    split: str = "train"
+    skip_bad: bool = False
+    max_length: int = 0
+    held_out: float = 0.0
+    passes: float = 0.0
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """Who pays, besides the environment or in its place.
+
+    Attributes:
+        reward: Rewards by name, with weights if you like: ``rewards.py:polite=0.5, runs/reward-model, environment``. Empty
+            for what the environment pays.
+        form: What a reward function is given: ``text``, or ``messages`` with roles; auto gives what the data has.
+        step_end: Text that ends a step of reasoning; each step of a reply becomes a turn with a reward of its own. Empty
+            keeps replies whole.
+        reward_deadline: Seconds a reward may take for the episodes of one iteration.
+    """
+
+    reward: str = ""
+    form: Literal["auto", "text", "messages"] = "auto"
+    step_end: str = ""
+    reward_deadline: float = 600.0
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
 class Model:
     """The language model.
 
     Attributes:
         model: ``tiny`` or ``small`` for a model from scratch, else a Hugging Face folder or id.
-        lora: Rank of a LoRA adapter; 0 trains all weights.
+        lora: A LoRA adapter: its rank, or ``r=16,alpha=32,dropout=0.05,targets=q_proj+v_proj``. Empty trains all weights.
+        quantise: Hold the frozen weights under an adapter in 8 or 4 bits (QLoRA).
         dtype: Torch dtype of a loaded model's weights.
         temperature: Sampling temperature, in training and in every log-probability.
         top_p: Nucleus that actions are sampled from; 1 samples from everything.
         system: System message put before every episode; empty for none.
-        template: Chat template: ``auto`` takes the tokenizer's, ``plain`` a line for the observation and one for the action.
+        template: Chat template: ``auto`` takes the tokenizer's, ``plain`` a line for the observation and one for the action,
+            ``raw`` puts the action right behind the observation.
         trust_remote_code: Run modelling code that comes with the weights.
     """
 
     model: str = "tiny"
-    lora: int = 0
+    lora: str = ""
+    quantise: Literal["none", "8bit", "4bit"] = "none"
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     temperature: float = 1.0
     top_p: float = 1.0
     system: str = ""
-    template: Literal["auto", "plain"] = "auto"
+    template: Literal["auto", "plain", "raw"] = "auto"
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
+        # A plain number is the rank, and none is no adapter.
+        rank = str(self.lora).strip()
+        object.__setattr__(self, "lora", "" if rank == "0" else rank)
         check(self)
 
 
@@ -130,6 +184,8 @@ class Training:
         model: The language model.
         warm_start: Supervised fine-tuning before the algorithm.
         optimiser: What moves the weights.
+        data: A file in place of an environment.
+        feedback: Who pays.
         steps: Iterations.
         seed: Seed of everything: weights, tasks, sampling, minibatches.
         save_every: Iterations between checkpoints.
@@ -142,6 +198,8 @@ class Training:
     model: Model = field(default_factory=Model)
     warm_start: WarmStart = field(default_factory=WarmStart)
     optimiser: Optimiser = field(default_factory=Optimiser)
+    data: Data = field(default_factory=Data)
+    feedback: Feedback = field(default_factory=Feedback)
     steps: int = 30
     seed: int = 0
     save_every: int = 10
@@ -175,7 +233,14 @@ class Training:
         hyper = dict(data.pop("algorithm"))
         kind = _class(str(hyper.pop("name")))
         made = None if kind is None else _construct(kind, hyper, "algorithm")
-        kinds = {"world": World, "model": Model, "warm_start": WarmStart, "optimiser": Optimiser}
+        kinds = {
+            "world": World,
+            "data": Data,
+            "feedback": Feedback,
+            "model": Model,
+            "warm_start": WarmStart,
+            "optimiser": Optimiser,
+        }
         parts = {name: _construct(kind, data.pop(name, {}), name) for name, kind in kinds.items()}
         return _construct(cls, {"algorithm": made, **parts, **data}, "run")
 

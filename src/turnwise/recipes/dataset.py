@@ -1,0 +1,218 @@
+"""The file of a run: what is trained on, what is held out, and the one-turn world over its prompts."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from turnwise.envs.registry import EnvSpec
+from turnwise.episode import Transcript
+from turnwise.errors import TurnwiseError
+from turnwise.recipes import sources
+from turnwise.recipes.settings import Training
+
+if TYPE_CHECKING:
+    from turnwise.data import Dataset
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set in two parts that share no prompt.
+
+    Attributes:
+        training: Rows to train on.
+        held_out: Rows that no run trains on; which ones depends on the prompts alone, so all runs keep the same.
+    """
+
+    training: Dataset
+    held_out: Dataset
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Makes the world that asks the prompts of a data set, in any process.
+
+    Attributes:
+        rows: Prompts to train on, with their columns.
+        others: Those held out.
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    others: tuple[dict[str, Any], ...]
+
+    def __call__(self) -> Any:
+        """The world of a run."""
+        return self._world(self.rows)
+
+    def held_out(self) -> Any:
+        """The world of an evaluation: the held-out prompts, or all of them where none were held out."""
+        return self._world(self.others or self.rows)
+
+    def asked(self, *, held_out: bool) -> Sequence[dict[str, Any]]:
+        """The rows of one of the two worlds; seed s asks row s modulo their number."""
+        return (self.others or self.rows) if held_out else self.rows
+
+    def _world(self, rows: tuple[dict[str, Any], ...]) -> Any:
+        from turnwise.envs.prompts import PromptEnv
+
+        return PromptEnv(rows)
+
+
+def read(training: Training) -> Split:
+    """The run's file, checked and split.
+
+    Raises:
+        TurnwiseError: there is no such file, it holds another kind of data than the method learns from, or rows of it are
+            bad.
+    """
+    path = Path(training.data.data)
+    changed = path.stat().st_mtime_ns if path.exists() else 0
+    return _read(training.data, sources.learns_from(training), changed)
+
+
+@lru_cache(maxsize=4)
+def _read(settings: Any, learns_from: str, changed: int) -> Split:
+    from turnwise.data import load
+
+    kind = None if settings.kind == "auto" else settings.kind
+    dataset = load(settings.data, kind=kind, split=settings.split, learns_from=learns_from, skip_bad=settings.skip_bad)
+    if dataset.skipped:
+        log.warning("skipped %d bad rows of %s; %d are left", dataset.skipped, dataset.name, len(dataset))
+    for note in dataset.notes:
+        log.warning("%s: %s", dataset.name, note)
+    return split(dataset, settings.held_out)
+
+
+def split(dataset: Dataset, share: float) -> Split:
+    """Hold out about this share of the prompts, with all their rows.
+
+    Raises:
+        TurnwiseError: a share that leaves nothing on one side.
+    """
+    if not share:
+        return Split(dataset, dataclasses.replace(dataset, rows=()))
+    prompts = sorted({str(row.prompt) for row in dataset.rows}, key=lambda text: sha256(text.encode()).digest())
+    n = round(share * len(prompts))
+    if not 0 < n < len(prompts):
+        raise TurnwiseError(
+            f"held_out={share:g} of the {len(prompts)} different prompts of {dataset.name} leaves nothing on one side; "
+            "choose another share, or bring more data"
+        )
+    kept = set(prompts[:n])
+    rows = [[row for row in dataset.rows if (str(row.prompt) in kept) is out] for out in (False, True)]
+    return Split(*(dataclasses.replace(dataset, rows=tuple(part)) for part in rows))
+
+
+def training_transcripts(training: Training) -> list[Transcript]:
+    """What the method imitates or compares."""
+    from turnwise.data import transcripts
+
+    return transcripts(read(training).training)
+
+
+def fitting(training: Training, model: Any) -> list[Transcript]:
+    """Those rows that the model can read.
+
+    Raises:
+        TurnwiseError: rows are too long and `skip_bad` was not asked for; the first of them are named.
+    """
+    from turnwise.data import transcripts
+
+    return transcripts(_that_fit(read(training).training, training, model, room=0))
+
+
+def fitting_world(training: Training, model: Any) -> EnvSpec:
+    """The world over those prompts that leave room for a reply.
+
+    Raises:
+        TurnwiseError: prompts are too long and `skip_bad` was not asked for.
+    """
+    parts = read(training)
+    room = training.world.max_tokens
+    return _world(*(_that_fit(part, training, model, room) for part in (parts.training, parts.held_out)))
+
+
+def prompt_world(training: Training) -> EnvSpec:
+    """The one-turn world over the prompts of the run's file; the seed chooses the prompt."""
+    parts = read(training)
+    return _world(parts.training, parts.held_out)
+
+
+def judge_held_out(training: Training, scorer: Any, rows: int) -> Any:
+    """How a model that scores does on held-out rows; on all rows where none were held out.
+
+    Raises:
+        TurnwiseError: the run had no file.
+    """
+    from turnwise.algorithms import ProcessRewardModel
+    from turnwise.algorithms.process_reward_model import evaluate_steps
+    from turnwise.algorithms.reward_model import evaluate_preferences
+    from turnwise.data import transcripts
+
+    parts = read(training)
+    if not len(parts.held_out):
+        log.warning(
+            "no rows were held out, so these are figures on rows that were trained on; train with --held-out 0.1"
+        )
+    chosen = parts.held_out if len(parts.held_out) else parts.training
+    chosen = dataclasses.replace(chosen, rows=chosen.rows[:rows])
+    episodes = sources.stored_episodes(training, scorer, transcripts(chosen))
+    evaluate = evaluate_steps if isinstance(training.algorithm, ProcessRewardModel) else evaluate_preferences
+    return evaluate(scorer, episodes)
+
+
+def _world(training: Dataset, held_out: Dataset) -> EnvSpec:
+    from turnwise.data import prompts
+
+    make = Prompts(tuple(prompts(training)), tuple(prompts(held_out)) if len(held_out) else ())
+    answers = tuple(
+        dict.fromkeys(action for row in training.rows for answer in row.answers for action in answer.actions)
+    )
+    return EnvSpec(
+        sources.PROMPTS,
+        make,
+        f"{len(make.rows):,} prompts of {training.name}" + (f", {len(make.others):,} held out" if make.others else ""),
+        1,
+        answers,
+        "sparse",
+        inline=True,
+    )
+
+
+def _that_fit(dataset: Dataset, training: Training, model: Any, room: int) -> Dataset:
+    from turnwise.data import Problem, lengths
+    from turnwise.data.problems import refusal
+
+    limit = min(training.data.max_length or model.context_limit, model.context_limit)
+    good, bad = [], []
+    for row in dataset.rows:
+        prompt, answers = lengths(row, model.renderer)
+        needed = prompt + (room or max(answers, default=1))
+        if needed <= limit:
+            good.append(row)
+        else:
+            of = f"a reply of up to {room}" if room else f"{needed - prompt:,} of the answer"
+            bad.append(
+                Problem(
+                    f"row {row.number}", "over length", f"{prompt:,} tokens of the prompt and {of}, more than {limit:,}"
+                )
+            )
+    if bad and (not training.data.skip_bad or not good):
+        raise refusal(dataset.name, bad, len(good))
+    if bad:
+        log.warning(
+            "skipped %d rows of %s that are longer than %d tokens; %d are left",
+            len(bad),
+            dataset.name,
+            limit,
+            len(good),
+        )
+    return dataclasses.replace(dataset, rows=tuple(good))

@@ -1,0 +1,189 @@
+"""Who pays in a run: the rewards that its settings name, with the columns of the rows that its episodes came from."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from turnwise.envs import registry
+from turnwise.envs.registry import EnvSpec
+from turnwise.episode import Episode
+from turnwise.errors import TurnwiseError
+from turnwise.recipes.settings import Training
+from turnwise.rewards import Reward, RewardError
+from turnwise.rewards.named import Loaders, parse_rewards, resolve
+from turnwise.text import Conversation, Renderer
+
+if TYPE_CHECKING:
+    from turnwise.models import Policy
+
+Row = Mapping[str, Any]
+"""The columns of one row of data."""
+
+_OWN = ("prompt", "completion", "prompts", "completions", "completion_ids")
+_written: dict[str, tuple[str, int]] = {}
+"""File of functions -> the module it was loaded as, and when it was written."""
+
+
+def rewards_of(
+    training: Training, world: EnvSpec, policy: Any, *, held_out: bool = False
+) -> dict[str, tuple[float, Reward]]:
+    """The run's rewards by name, each with its weight.
+
+    Args:
+        training: The settings; ``feedback.reward`` names the rewards.
+        world: The environment. Where it asks the rows of a file, their columns are what functions and verifiers are given.
+        policy: Whose renderer reads the episodes.
+        held_out: The episodes come from held-out rows.
+
+    Raises:
+        TurnwiseError: a reward that does not exist, cannot be loaded, or needs a column that is not there.
+    """
+    row_of = rows_of(world, held_out=held_out)
+    rows, find = row_of if row_of is not None else ((), None)
+    names = list(dict.fromkeys(name for row in rows for name in row if name not in _OWN))
+    feedback = training.feedback
+    spoken = any(isinstance(row.get("prompt"), Conversation) for row in rows)
+    form = ("messages" if spoken else "text") if feedback.form == "auto" else feedback.form
+    return resolve(
+        parse_rewards(feedback.reward),
+        policy.renderer,
+        loaders(policy.renderer),
+        columns=None if find is None else lambda episode: {name: find(episode.seed).get(name) for name in names},
+        known=names,
+        prompt=None if find is None else lambda episode: _prompt(find, episode),
+        form=form,
+        deadline=feedback.reward_deadline,
+    )
+
+
+def rows_of(world: EnvSpec, *, held_out: bool = False) -> tuple[Sequence[Row], Callable[[int], Row]] | None:
+    """The rows that a world asks, and which of them a seed asks; None for a world without rows."""
+    asked = getattr(world.make, "asked", None)
+    if asked is not None:
+        rows: Sequence[Row] = asked(held_out=held_out)
+        return rows, lambda seed: rows[seed % len(rows)]
+    if world.id.partition("?")[0] != "prompts":
+        return None
+    env = world.make()
+    try:
+        unwrapped = env.unwrapped
+        return unwrapped.rows, unwrapped.row_of
+    finally:
+        env.close()
+
+
+def loaders(renderer: Renderer) -> Loaders:
+    """What loads functions and models for episodes made with `renderer`."""
+    return Loaders(
+        function=find_function,
+        model=partial(_scored_by, renderer),
+        judge=partial(_judged_by, renderer),
+        endpoint=partial(_asked_at, renderer),
+    )
+
+
+def find_function(path: str) -> Callable[..., Any]:
+    """The function at ``file.py:name`` or ``package.module:name``; a file that has been mended since is read again.
+
+    Raises:
+        EnvError: no such file, module or name.
+        RewardError: the file cannot be run.
+    """
+    where = path.rpartition(":")[0]
+    changed = Path(where).stat().st_mtime_ns if where.endswith(".py") and Path(where).is_file() else 0
+    module, seen = _written.get(where, ("", 0))
+    if changed != seen:
+        sys.modules.pop(module, None)
+    try:
+        found = registry.find(path)
+    except TurnwiseError:
+        raise
+    except Exception as error:
+        raise RewardError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
+    if changed:
+        _written[where] = (registry.module_name(Path(where)), changed)
+    return found
+
+
+def _prompt(find: Callable[[int], Row], episode: Episode) -> Any:
+    return find(episode.seed)["prompt"]
+
+
+def _scored_by(renderer: Renderer, folder: Path, by_text: bool) -> Reward:
+    from turnwise.models import Scorer
+    from turnwise.rewards import ProcessReward, RewardModelReward
+
+    path, training = _model_in(folder)
+    kind = _kind(path, folder)
+    if training is not None:
+        from turnwise.recipes.models import load_scorer
+
+        scorer = load_scorer(training, path)
+    else:
+        scorer = Scorer.from_pretrained(path, kind=kind)
+    pays = RewardModelReward if kind == "reward" else ProcessReward
+    return pays(scorer, renderer, text=by_text)
+
+
+def _judged_by(renderer: Renderer, folder: Path, template: str) -> Reward:
+    from turnwise.rewards.judge import ModelJudge
+
+    return ModelJudge(judge_model(folder), renderer, template=template or None)
+
+
+def judge_model(folder: Path) -> Policy:
+    """The language model in a folder or run folder, to be asked for its opinion."""
+    path, training = _model_in(folder)
+    if training is not None:
+        from turnwise.recipes.models import load_policy
+
+        return load_policy(training, path)
+    from turnwise.models import Policy
+
+    return Policy.from_pretrained(path)
+
+
+def _asked_at(renderer: Renderer, address: str, model: str, template: str) -> Reward:
+    from turnwise.engines import Endpoint
+    from turnwise.rewards.judge import Judge
+
+    return Judge(Endpoint(address, model), renderer, template=template or None)
+
+
+def _model_in(folder: Path) -> tuple[Path, Training | None]:
+    """The folder of the model itself, and the settings of the run that trained it, if it is a run's folder."""
+    about = folder / "config.json"
+    stored = _json(about).get("training") if about.exists() else None
+    if stored is None and not (folder / "final").is_dir():
+        return folder, None
+    if not (folder / "final").is_dir():
+        raise RewardError(f"{folder} is a run that has no final model yet; finish it with `turnwise train --resume {folder}`")
+    return folder / "final", None if stored is None else Training.from_config(stored)
+
+
+def _kind(path: Path, named: Path) -> str:
+    """Whether the model in a folder is a reward model or a process reward model."""
+    adapter = _json(path / "adapter_config.json").get("task_type", "")
+    names = " ".join([*(_json(path / "config.json").get("architectures") or []), adapter])
+    if "ForTokenClassification" in names or "TOKEN_CLS" in names:
+        return "process"
+    if "ForSequenceClassification" in names or "SEQ_CLS" in names:
+        return "reward"
+    if "CausalLM" in names or "CAUSAL_LM" in names or "LMHead" in names:
+        raise RewardError(f"{named} holds a language model, which has no score; to ask for its opinion, name judge:{named}")
+    raise RewardError(f"{named} holds no reward model; train one with `turnwise train reward-model`")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RewardError(f"cannot read {path}: {error}") from error
+    return read if isinstance(read, dict) else {}
