@@ -167,12 +167,9 @@ def _print(report: Report, limit: int, model: str) -> None:
     ]
     if report.columns:
         rows.append(("further", f"{', '.join(report.columns)} (reward functions are given these columns)"))
-    if model:
-        rows.append(("lengths", f"in tokens of {model}" + (f", {limit:,} at most" if limit else "")))
-    else:
-        rows.append(
-            ("lengths", "in words; --model FOLDER counts tokens" + (f" ({limit:,} words at most)" if limit else ""))
-        )
+    unit = f"in tokens of {model}" if model else "in words; --model FOLDER counts tokens"
+    most = f"{limit:,} at most for prompt and answer, " if limit else ""
+    rows.append(("lengths", most + unit))
     console.print(pairs(rows))
     if report.good:
         table = table_of("", "p50", "p90", "p99", "max")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from turnwise.data.problems import BadRow, DataError, Problem, refusal
 from turnwise.data.rows import NEEDS, Answer, Kind, Row, read_row, recognise
 from turnwise.data.sources import Opened, Record, open_rows
-from turnwise.text import Conversation, Renderer
+from turnwise.text import Conversation, Renderer, RendererError
 
 SEPARATOR = "\n"
 """What stands between the steps of an answer."""
@@ -136,7 +136,7 @@ def load(
         DataError: there is no such data, nobody can tell what it is, it is empty or of another kind than is needed, or
             rows of it are bad (the first ones are named).
     """
-    scan = _Scan(source, kind, columns, split, renderer, max_length)
+    scan = _Scan(source, kind, columns, split, renderer, max_length, measured=max_length > 0)
     _check_kind(scan, learns_from)
     rows: list[Row] = []
     problems: list[Problem] = []
@@ -224,6 +224,8 @@ class _Scan:
         split: str,
         renderer: Renderer | None,
         max_length: int,
+        *,
+        measured: bool = True,
     ) -> None:
         opened = open_rows(source, split)
         self.name = opened.name
@@ -231,6 +233,7 @@ class _Scan:
         self._renames = {theirs: ours for ours, theirs in (columns or {}).items()}
         self._renderer = renderer
         self._limit = max_length
+        self._measured = measured
         self.latest: tuple[int, list[int]] = (0, [])
         head = [self._renamed(record) for record in itertools.islice(opened.records, _PEEK)]
         if not head:
@@ -251,15 +254,19 @@ class _Scan:
                 if isinstance(values, BadRow):
                     raise values
                 row = read_row(self.kind, number, values, cells=self._opened.cells)
-                self.latest = lengths(row, self._renderer)
-                self._check_length()
+                self._measure(row)
             except BadRow as bad:
                 yield Problem(f"{self._opened.unit} {number}", bad.what, bad.detail)
             else:
                 yield row
 
-    def _check_length(self) -> None:
-        prompt, answers = self.latest
+    def _measure(self, row: Row) -> None:
+        if not self._measured:
+            return
+        try:
+            self.latest = prompt, answers = lengths(row, self._renderer)
+        except RendererError as error:
+            raise BadRow("cannot be rendered", str(error)) from error
         longest = max(answers, default=1)
         if self._limit and prompt + longest > self._limit:
             unit = "words" if self._renderer is None else "tokens"

@@ -53,7 +53,7 @@ def refusal(name: str, problems: Sequence[Problem], good: int) -> DataError:
     more = len(problems) - SHOWN
     rest = f"\n  … and {more:,} more (turnwise data check {name} lists them all)" if more > 0 else ""
     if good:
-        remedy = f"mend them, or leave them out with --skip-bad ({good:,} good rows remain)"
+        remedy = f"mend them, or leave them out with --skip-bad ({good:,} good {'row remains' if good == 1 else 'rows remain'})"
     else:
         remedy = "no good row remains"
     s, have = ("s", "are") if len(problems) > 1 else ("", "is")

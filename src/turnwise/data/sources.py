@@ -106,7 +106,7 @@ def _jsonl(path: Path) -> Iterator[Record]:
 
 def _parsed(line: bytes) -> Mapping[str, Any] | BadRow:
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = json.loads(line.decode("utf-8").rstrip())
     except UnicodeDecodeError as error:
         return BadRow("not UTF-8", f"byte {error.start + 1} of the line is 0x{line[error.start]:02x}")
     except json.JSONDecodeError as error:

@@ -58,7 +58,8 @@ def _episode(index: int, transcript: Transcript, renderer: Renderer, memory: Mem
             else:
                 view.go_on()
         except Overflow as overflow:
-            _check_may_be_cut(transcript, len(view.turns), overflow, memory.limit)
+            if _is_needed_whole(transcript, len(view.turns)):
+                raise _too_long(transcript, len(ids), overflow, memory.limit) from None
             cut, detail, last = Cut.CONTEXT, str(overflow), ""
             break
         view.act(Completion(ids, np.zeros(len(ids), np.float32), Stop.STOP, 0))
@@ -72,14 +73,20 @@ def _episode(index: int, transcript: Transcript, renderer: Renderer, memory: Mem
     return view.episode(template, cut, detail, last if cut else None)
 
 
-def _check_may_be_cut(transcript: Transcript, turns: int, overflow: Overflow, limit: int) -> None:
+def _is_needed_whole(transcript: Transcript, turns: int) -> bool:
+    """It comes from a data set, and what is left after `turns` turns says nothing, or not what the label says."""
     labelled = transcript.pays != "environment" or transcript.separator is not None
-    if transcript.source is not Source.DATASET or (turns and not labelled):
-        return
+    return transcript.source is Source.DATASET and (labelled or not turns)
+
+
+def _too_long(transcript: Transcript, answer: int, overflow: Overflow, limit: int) -> DataError:
     which = transcript.group or f"{transcript.env}/{transcript.seed}"
-    raise DataError(
-        f"{which} of the data does not fit: {overflow}, the action included; leave out what is longer than {limit} tokens "
-        f"(turnwise data check FILE --model MODEL --max-length {limit} lists it), or take a model with a longer context"
+    why = (
+        f"the answer alone has {answer:,} tokens" if answer >= limit else f"{overflow}, {answer:,} kept for the answer"
+    )
+    return DataError(
+        f"{which} is longer than the {limit:,} tokens of the context: {why}. Leave such rows out (turnwise data check FILE "
+        f"--model MODEL --max-length {limit} lists them), or take a model with a longer context"
     )
 
 
