@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 Ids = NDArray[np.int32]
 """Token ids, shape (n,)."""
 
+UNSCORABLE = "unscorable/"
+"""What the names of an episode's `metrics` begin with that count the turns a reward could not score; its name follows."""
+
 
 class Stop(StrEnum):
     """Why the sampler ended an action."""
@@ -164,6 +167,17 @@ class Episode:
     def n_action_tokens(self) -> int:
         """Number of sampled tokens."""
         return int(sum(len(turn.act) for turn in self.turns))
+
+    @property
+    def answers(self) -> list[list[int]]:
+        """Turn indices of each answer: a turn without an observation, a step, goes on with the answer of the turn before."""
+        found: list[list[int]] = []
+        for index, turn in enumerate(self.turns):
+            if found and not len(turn.obs) and not turn.fresh:
+                found[-1].append(index)
+            else:
+                found.append([index])
+        return found
 
     @property
     def behaviour_logp(self) -> NDArray[np.float32]:

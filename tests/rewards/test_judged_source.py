@@ -76,8 +76,8 @@ def test_the_wrapped_source_is_refreshed_and_closed() -> None:
     calls: list[str] = []
 
     class Source:
-        def rollouts(self, iteration: int, groups: int, group_size: int = 1) -> list[Episode]:
-            calls.append(f"rollouts {iteration} {groups} {group_size}")
+        def rollouts(self, iteration: int, groups: int, group_size: int = 1, first: int = 0) -> list[Episode]:
+            calls.append(f"rollouts {iteration} {groups} {group_size} {first}")
             return []
 
         def refresh(self, learner: Any) -> None:
@@ -87,10 +87,10 @@ def test_the_wrapped_source_is_refreshed_and_closed() -> None:
             calls.append("close")
 
     source = Judged(Source(), {"environment": (1.0, environment)})
-    assert source.rollouts(4, 2, 3) == []
+    assert source.rollouts(4, 2, 3, 5) == []
     source.refresh("me")  # type: ignore[arg-type]
     source.close()
-    assert calls == ["rollouts 4 2 3", "refresh me", "close"]
+    assert calls == ["rollouts 4 2 3 5", "refresh me", "close"]
 
 
 def test_stored_episodes_can_be_judged_too() -> None:

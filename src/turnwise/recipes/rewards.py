@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from turnwise.envs import registry
 from turnwise.envs.registry import EnvSpec
@@ -25,8 +25,8 @@ Row = Mapping[str, Any]
 """The columns of one row of data."""
 
 _OWN = ("prompt", "completion", "prompts", "completions", "completion_ids")
-_written: dict[str, tuple[str, int]] = {}
-"""File of functions -> the module it was loaded as, and when it was written."""
+_written: dict[Path, int] = {}
+"""File of functions -> when it was written, as far as it has been loaded."""
 
 
 def rewards_of(
@@ -94,20 +94,23 @@ def find_function(path: str) -> Callable[..., Any]:
         EnvError: no such file, module or name.
         RewardError: the file cannot be run.
     """
-    where = path.rpartition(":")[0]
-    changed = Path(where).stat().st_mtime_ns if where.endswith(".py") and Path(where).is_file() else 0
-    module, seen = _written.get(where, ("", 0))
-    if changed != seen:
-        sys.modules.pop(module, None)
+    where = Path(path.rpartition(":")[0])
+    written = where.stat().st_mtime_ns if where.suffix == ".py" and where.is_file() else 0
+    if written and _written.setdefault(where.resolve(), written) != written:
+        _written[where.resolve()] = written
+        for name in [name for name, module in sys.modules.items() if _file_of(module) == where.resolve()]:
+            del sys.modules[name]
     try:
-        found = registry.find(path)
+        return registry.find(path)
     except TurnwiseError:
         raise
     except Exception as error:
         raise RewardError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
-    if changed:
-        _written[where] = (registry.module_name(Path(where)), changed)
-    return found
+
+
+def _file_of(module: Any) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file) if file else None
 
 
 def _prompt(find: Callable[[int], Row], episode: Episode) -> Any:
@@ -157,16 +160,18 @@ def _asked_at(renderer: Renderer, address: str, model: str, template: str) -> Re
 
 def _model_in(folder: Path) -> tuple[Path, Training | None]:
     """The folder of the model itself, and the settings of the run that trained it, if it is a run's folder."""
-    about = folder / "config.json"
-    stored = _json(about).get("training") if about.exists() else None
-    if stored is None and not (folder / "final").is_dir():
+    about = _json(folder / "config.json")
+    if "config" not in about or "seeds" not in about:
         return folder, None
+    stored = about["config"].get("training")
     if not (folder / "final").is_dir():
-        raise RewardError(f"{folder} is a run that has no final model yet; finish it with `turnwise train --resume {folder}`")
+        raise RewardError(
+            f"{folder} is a run that has no final model yet; finish it with `turnwise train --resume {folder}`"
+        )
     return folder / "final", None if stored is None else Training.from_config(stored)
 
 
-def _kind(path: Path, named: Path) -> str:
+def _kind(path: Path, named: Path) -> Literal["reward", "process"]:
     """Whether the model in a folder is a reward model or a process reward model."""
     adapter = _json(path / "adapter_config.json").get("task_type", "")
     names = " ".join([*(_json(path / "config.json").get("architectures") or []), adapter])
@@ -175,7 +180,9 @@ def _kind(path: Path, named: Path) -> str:
     if "ForSequenceClassification" in names or "SEQ_CLS" in names:
         return "reward"
     if "CausalLM" in names or "CAUSAL_LM" in names or "LMHead" in names:
-        raise RewardError(f"{named} holds a language model, which has no score; to ask for its opinion, name judge:{named}")
+        raise RewardError(
+            f"{named} holds a language model, which has no score; to ask for its opinion, name judge:{named}"
+        )
     raise RewardError(f"{named} holds no reward model; train one with `turnwise train reward-model`")
 
 

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from turnwise.episode import Episode, Turn
+import numpy as np
+
+from turnwise.episode import UNSCORABLE, Episode, Turn
 from turnwise.rewards.environment import ENVIRONMENT
 from turnwise.rewards.reward import Reward, RewardError, scored
 
@@ -17,7 +19,8 @@ def judged(episodes: Sequence[Episode], rewards: Mapping[str, tuple[float, Rewar
     `rewards` replaces what a turn was paid. What the environment paid stays only if it is named:
     ``{"environment": (1.0, environment), "polite": (0.5, judge)}``. Every turn's `rewards` holds w_s r_t^s by source,
     so they add up to its `reward`. A source that answers NaN is left out of that turn; a turn that no source could score
-    gets the reward NaN, which credit keeps out of every statistic and gives advantage 0.
+    gets the reward NaN, which credit keeps out of every statistic and gives advantage 0. How many turns of an episode a
+    source could not score stands in its `metrics`, under `UNSCORABLE` and the name of the source.
 
     Episodes that the environment broke, or without turns, come back as they are; no reward sees them.
 
@@ -43,7 +46,9 @@ def judged(episodes: Sequence[Episode], rewards: Mapping[str, tuple[float, Rewar
             _paid(turn, {name: rewards[name][0] * float(given[position][t]) for name, given in scores.items()})
             for t, turn in enumerate(episodes[i].turns)
         )
-        result[i] = replace(episodes[i], turns=turns)
+        silent = {name: int(np.isnan(given[position]).sum()) for name, given in scores.items()}
+        counted = {f"{UNSCORABLE}{name}": float(n) for name, n in silent.items() if n}
+        result[i] = replace(episodes[i], turns=turns, metrics={**episodes[i].metrics, **counted})
     return result
 
 

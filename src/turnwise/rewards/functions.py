@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from turnwise.episode import Episode
 from turnwise.rewards.calls import accepted, name_of, number, within
 from turnwise.rewards.reward import RewardError, where
-from turnwise.text import Reader, Renderer
+from turnwise.text import Conversation, Reader, Renderer
 
 Columns = Callable[[Episode], Mapping[str, Any]]
 """Episode -> further keyword arguments of a reward function, such as the row of a data set that its seed stands for."""
@@ -45,6 +45,8 @@ class EpisodeJudge:
         renderer: The renderer that the episodes are made with.
         form: What prompts and completions look like.
         columns: Further arguments; must name the same ones for every episode.
+        prompt: The prompt of an episode, word for word, where somebody knows it; read off its ids by default. A
+            `turnwise.text.Conversation` keeps its messages.
         deadline: Seconds the function may take for one call.
     """
 
@@ -55,6 +57,7 @@ class EpisodeJudge:
         *,
         form: Literal["text", "messages"] = "text",
         columns: Columns | None = None,
+        prompt: Callable[[Episode], str] | None = None,
         deadline: float = 600.0,
     ) -> None:
         if form not in ("text", "messages"):
@@ -63,6 +66,7 @@ class EpisodeJudge:
         self.reader = Reader(renderer)
         self.form = form
         self.columns = columns
+        self.prompt = prompt
         self.deadline = deadline
 
     def __call__(self, episodes: list[Episode]) -> list[NDArray[np.float64]]:
@@ -100,9 +104,11 @@ class EpisodeJudge:
     def _arguments(self, episodes: list[Episode]) -> dict[str, list[Any]]:
         dialogues = [self.reader.transcript(episode) for episode in episodes]
         prompts: list[Any] = [dialogue.observations[0] for dialogue in dialogues]
+        if self.prompt is not None:
+            prompts = [self.prompt(episode) for episode in episodes]
         completions: list[Any] = ["\n".join(dialogue.actions) for dialogue in dialogues]
         if self.form == "messages":
-            prompts = [[_message("user", prompt)] for prompt in prompts]
+            prompts = [_opening(prompt) for prompt in prompts]
             completions = [_messages(dialogue.observations, dialogue.actions) for dialogue in dialogues]
         ids = [[int(token) for turn in episode.turns for token in turn.act] for episode in episodes]
         return {"prompts": prompts, "completions": completions, "completion_ids": ids, **self._columns(episodes)}
@@ -201,6 +207,10 @@ def _blaming(who: str, turn: int, episode: Episode) -> Iterator[None]:
 
 def _message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
+
+
+def _opening(prompt: str) -> list[dict[str, str]]:
+    return list(map(dict, prompt.messages)) if isinstance(prompt, Conversation) else [_message("user", prompt)]
 
 
 def _messages(observations: Sequence[str], actions: Sequence[str]) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from turnwise.episode import Episode, Stop
+from turnwise.episode import UNSCORABLE, Episode, Stop
 
 
 def episode_metrics(episodes: Sequence[Episode]) -> dict[str, tuple[float, float]]:
@@ -29,11 +29,23 @@ def episode_metrics(episodes: Sequence[Episode]) -> dict[str, tuple[float, float
         "tokens/action": (actions, 1.0),
         "tokens/observation": (float(sum(len(turn.obs) for turn in turns)), 1.0),
     }
-    for source in dict.fromkeys(name for turn in turns for name in turn.rewards):
-        paid = sum(turn.rewards.get(source, 0.0) for turn in turns)
-        total[f"rewards/{source}/mean"] = (float(paid), float(len(whole)))
+    total |= _by_source(whole)
     if success_told(whole):
         total["success"] = (sum(succeeded(episode) for episode in whole), float(len(whole)))
+    return total
+
+
+def _by_source(episodes: Sequence[Episode]) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of what each source paid in an episode, and the episodes that it could not score."""
+    paid = [name for episode in episodes for turn in episode.turns for name in turn.rewards]
+    silent = [name.removeprefix(UNSCORABLE) for e in episodes for name in e.metrics if name.startswith(UNSCORABLE)]
+    total: dict[str, tuple[float, float]] = {}
+    for source in dict.fromkeys([*paid, *silent]):
+        scored = [episode for episode in episodes if not episode.metrics.get(f"{UNSCORABLE}{source}")]
+        sums = np.array([sum(turn.rewards.get(source, 0.0) for turn in episode.turns) for episode in scored])
+        total[f"rewards/{source}/mean"] = (float(sums.sum()), float(len(sums)))
+        total[f"rewards/{source}/std"] = (float(sums.std()) if len(sums) else 0.0, float(bool(len(sums))))
+        total[f"rewards/{source}/unscorable"] = (float(len(episodes) - len(scored)), 1.0)
     return total
 
 
