@@ -168,7 +168,7 @@ class _Translator:
         if self.reader is None:
             return episode
         turns: list[Turn] = []
-        for steps in _answers(episode):
+        for steps in episode.answers:
             first = steps[0]
             said = self.reader.observation(episode, first)
             fresh = not first or episode.turns[first].fresh
@@ -200,17 +200,6 @@ class _Translator:
         pieces = [after[len(before) :] for before, after in pairwise(texts)]
         acts = [self.renderer.action_ids(piece) for piece in pieces]
         return [act[:-1] if len(act) > 1 else act for act in acts[:-1]] + acts[-1:]
-
-
-def _answers(episode: Episode) -> list[list[int]]:
-    """Turn indices of each answer: a turn without an observation goes on with the answer of the turn before."""
-    answers: list[list[int]] = []
-    for t, turn in enumerate(episode.turns):
-        if answers and not len(turn.obs) and not turn.fresh:
-            answers[-1].append(t)
-        else:
-            answers.append([t])
-    return answers
 
 
 def _common(beginning: str, whole: str) -> str:

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from turnwise.rollout.asked import Asked
     from turnwise.rollout.collector import Collector
     from turnwise.rollout.judged import Judged
+    from turnwise.rollout.monte_carlo import MonteCarlo
     from turnwise.rollout.rehearsal import rehearse
+    from turnwise.rollout.stepwise import Stepwise, join_steps, split_steps
     from turnwise.rollout.task import TRAIN_SEEDS, Task, held_out_tasks, training_tasks
     from turnwise.rollout.transcripts import Logged, episodes_of
     from turnwise.rollout.view import Memory
@@ -24,10 +26,14 @@ _HOME = {
     "Judged": "judged",
     "Logged": "transcripts",
     "Memory": "view",
+    "MonteCarlo": "monte_carlo",
+    "Stepwise": "stepwise",
     "Task": "task",
     "episodes_of": "transcripts",
     "held_out_tasks": "task",
+    "join_steps": "stepwise",
     "rehearse": "rehearsal",
+    "split_steps": "stepwise",
     "training_tasks": "task",
 }
 
@@ -38,10 +44,14 @@ __all__ = [
     "Judged",
     "Logged",
     "Memory",
+    "MonteCarlo",
+    "Stepwise",
     "Task",
     "episodes_of",
     "held_out_tasks",
+    "join_steps",
     "rehearse",
+    "split_steps",
     "training_tasks",
 ]
 
