@@ -72,7 +72,7 @@ def _check(arguments: Sequence[str]) -> int:
     values = parse("data check", _DESCRIPTION, {"": _OWN}, arguments)
     if values["max_length"] < 0:
         raise TurnwiseError(f"--max-length {values['max_length']}: a length is 1 or more; leave it out for any length")
-    from turnwise.data import check
+    from turnwise.data import check, renames
 
     renderer, limit = _measure(values["model"], values["template"])
     with _counting() as on_row:
@@ -87,23 +87,6 @@ def _check(arguments: Sequence[str]) -> int:
         )
     _print(report, values["max_length"] or limit, values["model"])
     return 0 if report.clean else 2
-
-
-def renames(pairs_given: Sequence[str]) -> dict[str, str]:
-    """``("prompt=question",)`` as our name -> theirs.
-
-    Raises:
-        TurnwiseError: a part without "=", or one of our names twice.
-    """
-    found: dict[str, str] = {}
-    for part in pairs_given:
-        ours, equals, theirs = part.partition("=")
-        if not (ours and equals and theirs):
-            raise TurnwiseError(f"--columns {part}: write it as OURS=THEIRS, for example prompt=question")
-        if ours in found:
-            raise TurnwiseError(f"--columns names {ours} twice, as {found[ours]} and as {theirs}")
-        found[ours] = theirs
-    return found
 
 
 def _measure(model: str, template: str) -> tuple[Renderer | None, int]:

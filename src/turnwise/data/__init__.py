@@ -5,7 +5,7 @@ episodes = episodes_of(transcripts(dataset), policy)
 """
 
 from turnwise.data.convert import prompts, transcripts
-from turnwise.data.dataset import LEARNS, Dataset, Report, check, lengths, load
+from turnwise.data.dataset import LEARNS, Dataset, Report, check, lengths, load, renames
 from turnwise.data.problems import DataError, Problem
 from turnwise.data.rows import Answer, Kind, Row
 
@@ -22,5 +22,6 @@ __all__ = [
     "lengths",
     "load",
     "prompts",
+    "renames",
     "transcripts",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from turnwise.data.problems import BadRow, DataError, Problem, refusal
+from turnwise.data.problems import SHOWN, BadRow, DataError, Problem, refusal
 from turnwise.data.rows import NEEDS, Answer, Kind, Row, read_row, recognise
 from turnwise.data.sources import Opened, Record, open_rows
 from turnwise.text import Conversation, Renderer, RendererError
@@ -55,6 +55,7 @@ class Dataset:
         rows: The good ones, in order.
         problems: The bad ones, which were left out.
         notes: What is odd about the whole, for people.
+        unit: What the numbers of rows count: "line" or "row".
     """
 
     name: str
@@ -62,6 +63,7 @@ class Dataset:
     rows: tuple[Row, ...]
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+    unit: str = "row"
 
     @property
     def skipped(self) -> int:
@@ -149,7 +151,7 @@ def load(
             tally.add(item)
     if problems and (not skip_bad or not rows):
         raise refusal(scan.name, problems, len(rows))
-    return Dataset(scan.name, scan.kind, tuple(rows), tuple(problems), tally.notes())
+    return Dataset(scan.name, scan.kind, tuple(rows), tuple(problems), tally.notes(), scan.unit)
 
 
 def check(
@@ -229,6 +231,7 @@ class _Scan:
     ) -> None:
         opened = open_rows(source, split)
         self.name = opened.name
+        self.unit = opened.unit
         self._opened = opened
         self._renames = {theirs: ours for ours, theirs in (columns or {}).items()}
         self._renderer = renderer
@@ -256,7 +259,7 @@ class _Scan:
                 row = read_row(self.kind, number, values, cells=self._opened.cells)
                 self._measure(row)
             except BadRow as bad:
-                yield Problem(f"{self._opened.unit} {number}", bad.what, bad.detail)
+                yield Problem(f"{self.unit} {number}", bad.what, bad.detail)
             else:
                 yield row
 
@@ -316,6 +319,23 @@ class _Tally:
         return (f"every step is labelled {'right' if self.worth[1.0] else 'wrong'}, so there is nothing to tell apart",)
 
 
+def renames(pairs: Sequence[str]) -> dict[str, str]:
+    """What is typed for other names of columns, ``("prompt=question",)``, as our name -> theirs.
+
+    Raises:
+        DataError: a part without "=", or one of our names twice.
+    """
+    found: dict[str, str] = {}
+    for part in pairs:
+        ours, equals, theirs = part.partition("=")
+        if not (ours and equals and theirs):
+            raise DataError(f"--columns {part}: write it as OURS=THEIRS, for example prompt=question")
+        if ours in found:
+            raise DataError(f"--columns names {ours} twice, as {found[ours]} and as {theirs}")
+        found[ours] = theirs
+    return found
+
+
 # ---- which kind
 
 
@@ -323,8 +343,12 @@ def _decide(opened: Opened, head: list[Record], kind: Kind | str | None, columns
     records = [values for _, values in head if not isinstance(values, BadRow)]
     seen = list(dict.fromkeys(str(name) for values in records for name in values))
     if not records:
-        listed = [Problem(f"{opened.unit} {n}", bad.what, bad.detail) for n, bad in head if isinstance(bad, BadRow)]
-        raise refusal(opened.name, listed, 0)
+        listed = "".join(
+            f"\n  {Problem(f'{opened.unit} {n}', bad.what, bad.detail)}"
+            for n, bad in head[:SHOWN]
+            if isinstance(bad, BadRow)
+        )
+        raise DataError(f"none of the first {len(head)} rows of {opened.name} can be read:{listed}")
     for ours, theirs in columns.items():
         if ours not in seen:
             near = get_close_matches(theirs, seen, n=1)

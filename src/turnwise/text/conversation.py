@@ -18,9 +18,8 @@ class Conversation(str):
     message. `Renderer.first` renders the messages through the chat template. It compares and hashes as its text, and
     survives pickling.
 
-    Args:
-        messages: What was said so far, each ``{"role": ..., "content": ...}``; the policy speaks next, so the last one
-            is not the assistant's.
+    It is made of what was said so far, messages of the form ``{"role": ..., "content": ...}``; the policy speaks next, so
+    the last one is not the assistant's.
 
     Attributes:
         messages: The messages, with their roles and contents alone.
