@@ -15,6 +15,7 @@ class SettingsError(TurnwiseError, ValueError):
 
 _RULES: dict[str, tuple[Any, str]] = {
     "revisions": (lambda x: x >= 0, "use 0 to begin with preferences, or a number of iterations"),
+    "judge_passes": (lambda x: x >= 1, "a judge that has seen no label says nothing; use at least 1"),
     "episodes": (lambda x: x >= 1, "an iteration needs at least one episode"),
     "groups": (lambda x: x >= 1, "an iteration needs at least one start state"),
     "group_size": (lambda x: x >= 2, "gives zero advantage; use a critic (ppo) or group_size ≥ 2"),
