@@ -63,6 +63,9 @@ class Prompts:
     def _world(self, rows: tuple[dict[str, Any], ...]) -> Any:
         from turnwise.envs.prompts import PromptEnv
 
+        if not rows:
+            raise TurnwiseError("the file holds texts without prompts, so there is nothing to answer")
+
         return PromptEnv(rows)
 
 
@@ -73,9 +76,13 @@ def read(training: Training) -> Split:
         TurnwiseError: there is no such file, it holds another kind of data than the method learns from, or rows of it are
             bad.
     """
+    return _read(training.data, sources.learns_from(training), _written(training))
+
+
+def _written(training: Training) -> int:
+    """When the file was written, so that one that has been mended is read again."""
     path = Path(training.data.data)
-    changed = path.stat().st_mtime_ns if path.exists() else 0
-    return _read(training.data, sources.learns_from(training), changed)
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 @lru_cache(maxsize=4)
@@ -141,8 +148,8 @@ def fitting_world(training: Training, model: Any) -> EnvSpec:
 
 
 def prompt_world(training: Training) -> EnvSpec:
-    """The one-turn world over the prompts of the run's file; the seed chooses the prompt."""
-    parts = read(training)
+    """The one-turn world over the prompts of the run's file, whatever else it holds; the seed chooses the prompt."""
+    parts = _read(training.data, "", _written(training))
     return _world(parts.training, parts.held_out)
 
 
@@ -170,9 +177,10 @@ def judge_held_out(training: Training, scorer: Any, rows: int) -> Any:
 
 
 def _world(training: Dataset, held_out: Dataset) -> EnvSpec:
-    from turnwise.data import prompts
+    from turnwise.data import Kind, prompts
 
-    make = Prompts(tuple(prompts(training)), tuple(prompts(held_out)) if len(held_out) else ())
+    asked = training.kind is not Kind.TEXT
+    make = Prompts(*(tuple(prompts(part)) if asked and len(part) else () for part in (training, held_out)))
     answers = tuple(
         dict.fromkeys(action for row in training.rows for answer in row.answers for action in answer.actions)
     )
