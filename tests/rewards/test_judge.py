@@ -168,7 +168,8 @@ def test_choices_are_the_models_own_probabilities(model: Policy, alone: Any) -> 
                 ids = model.renderer.action_ids(word)[:-1]
                 both = torch.tensor(np.concatenate([context, ids]))[None].long()
                 with torch.no_grad():
-                    logp = alone(both).logits[0].float().log_softmax(-1)
+                    logits = alone(both).logits[0].float()
+                logp = logits.index_fill(-1, model.banned, -torch.inf).log_softmax(-1)
                 expected = sum(float(logp[len(context) - 1 + k, int(ids[k])]) for k in range(len(ids)))
                 assert found[row, column] == pytest.approx(expected, abs=1e-4)
 
@@ -205,7 +206,8 @@ def test_a_model_to_talk_to(model: Policy, alone: Any) -> None:
     greedy = model.renderer.first("say good").tolist()
     with torch.no_grad():
         for _ in range(5):
-            greedy.append(int(alone(torch.tensor([greedy])).logits[0, -1].argmax()))
+            logits = alone(torch.tensor([greedy])).logits[0, -1]
+            greedy.append(int(logits.index_fill(-1, model.banned, -torch.inf).argmax()))
             if greedy[-1] in model.renderer.stop:
                 break
     assert answers[0] == model.renderer.action_text(np.array(greedy[len(model.renderer.first("say good")) :]))

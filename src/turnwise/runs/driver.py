@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from turnwise.episode import Episode
+from turnwise.errors import TurnwiseError
 from turnwise.runs import checkpoint
 from turnwise.runs.atomic import disk, new_folder
 from turnwise.runs.errors import Interrupted, RunError
@@ -65,6 +66,8 @@ def train(
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; says from where the run goes on.
+        TurnwiseError: an environment, a reward or a teacher failed. What was learnt before is saved, and the run goes on
+            from there once it is mended.
         RunError: the disk refused, the run is damaged, or an iteration had no episode that the environment did not break.
     """
     if steps < 1 or save_every < 1 or keep < 1:
@@ -152,6 +155,12 @@ class _Loop:
                         if intact and self.done > self.saved:
                             self._save()
                     raise Interrupted(self.folder.path, self.done, self.saved, self.steps) from None
+                except TurnwiseError:
+                    # A reward or an environment that can be mended: nobody has to go through what was learnt again.
+                    with suppress(TurnwiseError), guard.finishing():
+                        if intact and self.done > self.saved:
+                            self._save()
+                    raise
         finally:
             display.close()
             self.log.close()
