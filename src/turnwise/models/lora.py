@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -140,6 +141,20 @@ def stored_adapter(folder: Path) -> tuple[str, str] | None:
             f"{str(folder)!r} holds an adapter whose adapter_config.json does not say which base model it belongs to"
         )
     return str(config.base_model_name_or_path), str(config.task_type)
+
+
+def merged(model: Any) -> Any:
+    """A copy of a PEFT model with the adapter folded into its weights.
+
+    Raises:
+        TurnwiseError: the weights are quantised, and would be rounded once more.
+    """
+    if getattr(model.get_base_model(), "is_quantized", False):
+        raise TurnwiseError(
+            "an adapter cannot be folded into weights of 4 or 8 bits without rounding them again; save the adapter, then load it "
+            "without quantise and save that merged"
+        )
+    return copy.deepcopy(model).merge_and_unload()
 
 
 def is_fresh(model: Any) -> bool:

@@ -29,6 +29,7 @@ from turnwise.models.lora import (
     LoraSettings,
     is_fresh,
     lora_spec,
+    merged,
     stored_adapter,
     with_lora,
     with_stored_adapter,
@@ -156,7 +157,7 @@ class Policy:
         folder.mkdir(parents=True, exist_ok=True)
         if self.has_adapter and not underlying(self.model).name_or_path:
             merge = True
-        model = copy.deepcopy(self.model).merge_and_unload() if merge and self.has_adapter else self.model
+        model = merged(self.model) if merge and self.has_adapter else self.model
         with quiet():
             model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)

@@ -27,6 +27,7 @@ from turnwise.models.lora import (
     AdapterDropout,
     LoraSettings,
     lora_spec,
+    merged,
     stored_adapter,
     with_lora,
     with_stored_adapter,
@@ -125,7 +126,7 @@ class Scorer:
         if stored and stored[1] not in _TASK.values():
             # An adapter of a policy: what it learnt becomes part of the trunk.
             base = Policy.from_pretrained(path, **options)
-            model = scoring_model(_merged(base.model), _checked(kind), seed=seed)
+            model = scoring_model(merged(base.model), _checked(kind), seed=seed)
             tokenizer = base.tokenizer
         else:
             model = _load(stored[0] if stored else path, _checked(kind), seed, options)
@@ -151,7 +152,7 @@ class Scorer:
         Raises:
             TurnwiseError: the architecture has no class that scores.
         """
-        base = _merged(copy.deepcopy(policy.model)) if policy.has_adapter else policy.model
+        base = merged(policy.model) if policy.has_adapter else policy.model
         model = scoring_model(base, _checked(kind), seed=seed)
         if settings := lora_spec(lora):
             model = _adapted(model, settings, kind, seed)
@@ -168,7 +169,7 @@ class Scorer:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         merge = merge or not underlying(self.model).name_or_path
-        model = _merged(copy.deepcopy(self.model)) if merge and self.has_adapter else self.model
+        model = merged(self.model) if merge and self.has_adapter else self.model
         with quiet():
             model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
@@ -371,10 +372,6 @@ def _load(path: str | Path, kind: Kind, seed: int, options: dict[str, Any]) -> A
 
 def _adapted(model: Any, settings: LoraSettings, kind: Kind, seed: int) -> Any:
     return with_lora(model, settings, seed=seed, task=_TASK[kind], head=[_head_name(model)])
-
-
-def _merged(model: Any) -> Any:
-    return model.merge_and_unload()
 
 
 def _checked(kind: str) -> Kind:

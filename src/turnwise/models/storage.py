@@ -42,7 +42,7 @@ def load_model(
         TurnwiseError: no such model, or it cannot be quantised here; with the remedy.
     """
     if quantise:
-        options |= {"quantization_config": _quantisation(quantise), "device_map": {"": device}}
+        options |= {"quantization_config": _quantisation(quantise, dtype), "device_map": {"": device}}
     try:
         with quiet():
             model = auto.from_pretrained(
@@ -108,7 +108,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _quantisation(quantise: str) -> Any:
+def _quantisation(quantise: str, dtype: str) -> Any:
     """NF4 with double quantisation, as in QLoRA (arXiv 2305.14314, section 3), or LLM.int8() (arXiv 2208.07339)."""
     if quantise not in ("4bit", "8bit"):
         raise TurnwiseError(f"quantise={quantise!r}; use '4bit', '8bit', or nothing for the weights as they are")
@@ -120,4 +120,9 @@ def _quantisation(quantise: str) -> Any:
 
     if quantise == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
