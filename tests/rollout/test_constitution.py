@@ -56,7 +56,9 @@ def test_distil_keeps_the_first_observation_and_the_last_action() -> None:
 
 def test_dialogues_without_a_revision_teach_nothing() -> None:
     cut = replace(spoken("sun", "well"), terminated=False, truncated=True, cut=Cut.LENGTH)
-    assert distil([spoken("sun"), cut]) == []
+    endless = spoken("sun", "well", "moon")
+    endless = replace(endless, turns=(*endless.turns[:-1], replace(endless.turns[-1], stop=Stop.LENGTH)))
+    assert distil([spoken("sun"), cut, endless]) == []
 
 
 def test_a_reviewer_mends_by_rule() -> None:
@@ -86,6 +88,8 @@ def test_who_writes_nothing_revises_nothing() -> None:
     episodes = [spoken("sun"), cut]
     assert reviewer(PRINCIPLES, silent, RENDERER)(episodes) == episodes
     assert reviewer(PRINCIPLES, by_rule, RENDERER)([cut]) == [cut]
+    endless = replace(episodes[0], turns=(replace(episodes[0].turns[0], stop=Stop.LENGTH),))
+    assert reviewer(PRINCIPLES, by_rule, RENDERER)([endless]) == [endless]
     with pytest.raises(TurnwiseError, match="at least one of each"):
         reviewer(PRINCIPLES, by_rule, RENDERER, rounds=0)
 
@@ -179,11 +183,14 @@ def test_one_source_of_both_worlds(who: str) -> None:
     make = partial(ConstitutionEnv, ["hi", "say"], PRINCIPLES, PROCEDURE)
     revise = Collector(make, POLICY, **options) if who == "policy" else reviewer(PRINCIPLES, by_rule, RENDERER)
     source = Constitution(replies, revise, {"principles": (1.0, PrincipleReward(PRINCIPLES, RENDERER))})
-    dialogues = source.revisions(0, 6)
-    assert [len(episode.turns) for episode in dialogues] == [3] * 6
-    assert {episode.source for episode in dialogues} == {Source.POLICY if who == "policy" else Source.TEACHER}
-    assert len(distil(dialogues)) == 6
-    assert [e.turns[-1].act.tolist() for e in source.revisions(0, 6)] == [e.turns[-1].act.tolist() for e in dialogues]
+    dialogues = source.revisions(0, 24)
+    for episode in dialogues:
+        revised = who == "policy" or episode.turns[0].stop is Stop.STOP
+        assert len(episode.turns) == (3 if revised else 1)
+        assert episode.source is (Source.TEACHER if who == "rule" and revised else Source.POLICY)
+    finished = [e for e in dialogues if len(e.turns) == 3 and e.turns[-1].stop is Stop.STOP]
+    assert len(distil(dialogues)) == len(finished) > 0
+    assert [e.turns[-1].act.tolist() for e in source.revisions(0, 24)] == [e.turns[-1].act.tolist() for e in dialogues]
     groups = source.rollouts(1, 3, 2)
     assert len(groups) == 6
     assert all(set(episode.turns[0].rewards) == {"principles"} for episode in groups)

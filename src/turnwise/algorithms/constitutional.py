@@ -23,7 +23,7 @@ from turnwise.batch import pack
 from turnwise.episode import Episode
 from turnwise.metrics import merge
 from turnwise.objectives import nll, token_mean
-from turnwise.rollout.constitution import distil
+from turnwise.rollout.constitution import complete, distil
 from turnwise.runs import Improvement
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Constitutional:
                 len(episodes),
             )
             return Improvement(metrics)
-        changed = sum(not _same(episode) for episode in whole if len(episode.turns) > 1 and episode.terminated)
+        changed = sum(not _same(episode) for episode in whole if complete(episode))
         metrics["revisions/changed"] = (float(changed), float(len(revised)))
         steps = climb(
             learner, pack(revised), nll(), epochs=self.epochs, turns=self.minibatch, weights={"weight": token_mean}

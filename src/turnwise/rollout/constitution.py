@@ -15,7 +15,7 @@ import numpy as np
 
 from turnwise.engines.base import EngineError
 from turnwise.engines.chat import Chat
-from turnwise.episode import Episode, Source, Turn
+from turnwise.episode import Episode, Source, Stop, Turn
 from turnwise.errors import TurnwiseError
 from turnwise.rewards import Reward
 from turnwise.rollout.collector import Versioned
@@ -35,13 +35,18 @@ def distil(episodes: Sequence[Episode]) -> list[Episode]:
 
     Training on them puts into the weights what the critique had to say in words (context distillation, Askell et al. 2021,
     arXiv 2112.00861). The revision was not sampled in this context, so its log-probabilities are unknown (zero) and the
-    source is a teacher. Dialogues that did not get to their revision are left out.
+    source is a teacher. Dialogues that are not `complete` are left out.
     """
     return [
         replace(episode, turns=(_imitated(episode),), source=Source.TEACHER)
         for episode in episodes
-        if len(episode.turns) > 1 and episode.terminated
+        if complete(episode)
     ]
+
+
+def complete(dialogue: Episode) -> bool:
+    """It got to a revision that was not cut short by the token budget: what is imitated has to end."""
+    return len(dialogue.turns) > 1 and dialogue.terminated and dialogue.turns[-1].stop is Stop.STOP
 
 
 def _imitated(episode: Episode) -> Turn:
@@ -98,7 +103,7 @@ def reviewer(
     def review(episodes: list[Episode]) -> list[Episode]:
         result = list(episodes)
         # An action that was cut short is no reply yet.
-        open_ = [i for i, episode in enumerate(episodes) if episode.turns and episode.terminated]
+        open_ = [i for i, e in enumerate(episodes) if e.turns and e.terminated and e.turns[-1].stop is Stop.STOP]
         for step in range(rounds):
             if not open_:
                 break
