@@ -187,3 +187,16 @@ def test_nonsense_settings_are_refused() -> None:
     with pytest.raises(RewardError, match="tests for 1 rows and 2 completions"):
         UnitTests()(completions=["a", "b"], tests=["assert 1"])
     assert [check.kind for check in parse_tests("x = 1\nassert f(x) == 2\nassert f(x)")] == ["setup", "value", "truth"]
+
+
+def test_where_namespaces_are_allowed_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TURNWISE_API_KEY", "sesame")
+    with LimitedProcess(
+        Limits(),
+    ) as process:
+        process.run("import os, socket")
+        if process.evaluate("os.getpid()").value != 1:
+            pytest.skip("this kernel lets no ordinary user make namespaces")
+        assert process.evaluate("[name for _, name in socket.if_nameindex()]").value in ([], ["lo"])
+        assert "unreachable" in process.evaluate("socket.create_connection(('127.0.0.1', 9), 1)").error
+        assert "PermissionError" in process.evaluate(f"open('/proc/{os.getpid()}/environ').read()").error
