@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from turnwise.data import DataError, check, load
-from turnwise.data.sources import open_rows
+from turnwise.data.sources import is_hub_id, open_rows
 
 ROWS = [
     {"prompt": "2 + 2", "completion": "4", "label": True},
@@ -202,3 +202,19 @@ def test_rows_are_read_one_by_one(tmp_path: Path) -> None:
 def test_rows_in_memory_are_rows() -> None:
     given: list[Any] = [{"prompt": "a"}, "b"]
     assert str(check(given).problems[0]) == "row 2: not an object: it is str"
+    with pytest.raises(DataError, match="keys train, test; pass one of its splits"):
+        load({"train": [], "test": []})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("source", "is_one"),
+    [
+        ("owner/name", True),
+        ("owner/name.v2:main", True),
+        ("owner/name.jsonl", False),
+        ("name", False),
+        ("a/b/c", False),
+    ],
+)
+def test_what_a_hub_id_looks_like(source: str, is_one: bool) -> None:
+    assert is_hub_id(source) is is_one

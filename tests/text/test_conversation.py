@@ -219,3 +219,9 @@ def test_where_messages_cannot_be_told_apart_all_of_them_are_read(name: str) -> 
     said = Conversation([user("go north"), assistant("take the key"), user("go south")])
     read = Reader(renderer).observation(build_dialogue([(said, "go")], renderer), 0)
     assert all(message["content"] in read for message in said.messages)
+
+
+def test_a_template_that_leaves_the_system_message_out_can_be_read() -> None:
+    dated = "Today is the 3rd.{% for m in messages if m.role != 'system' %}"
+    renderer = Renderer(templates.byte_level(templates.CHATML.replace("{% for m in messages %}", dated)))
+    assert Reader(renderer).observation(build_dialogue([("go", "on")], renderer), 0) == "go"

@@ -72,8 +72,12 @@ def _check(arguments: Sequence[str]) -> int:
     values = parse("data check", _DESCRIPTION, {"": _OWN}, arguments)
     if values["max_length"] < 0:
         raise TurnwiseError(f"--max-length {values['max_length']}: a length is 1 or more; leave it out for any length")
+    from turnwise.cli.hub import offline_if_unreachable
     from turnwise.data import check, renames
+    from turnwise.data.sources import is_hub_id
 
+    if is_hub_id(values["file"]):
+        offline_if_unreachable(values["file"])
     renderer, limit = _measure(values["model"], values["template"])
     with _counting() as on_row:
         report = check(

@@ -54,6 +54,10 @@ def open_rows(source: str | Path | Iterable[Mapping[str, Any]], split: str = "")
     Raises:
         DataError: no such file, a format nobody can read, or no such split.
     """
+    if isinstance(source, Mapping):
+        raise DataError(
+            f"the data is a mapping with the keys {', '.join(map(str, source))[:80]}; pass one of its splits"
+        )
     if not isinstance(source, str | Path):
         return Opened("the data", "row", enumerate_rows(source))
     path, name = Path(source).expanduser(), str(source)
@@ -62,7 +66,7 @@ def open_rows(source: str | Path | Iterable[Mapping[str, Any]], split: str = "")
     if path.is_dir():
         return Opened(name, "row", enumerate_rows(_folder(path, split)))
     if not path.exists():
-        if isinstance(source, str) and _HUB_ID.fullmatch(source) and _format(path) is None:
+        if isinstance(source, str) and is_hub_id(source):
             return Opened(name, "row", enumerate_rows(_hub(source, split)))
         raise DataError(f"there is no file {name}; the path is taken from the current folder, {Path.cwd()}")
     if split not in ("", "train"):
@@ -76,6 +80,12 @@ def open_rows(source: str | Path | Iterable[Mapping[str, Any]], split: str = "")
         )
     unit = "row" if read is _parquet else "line"
     return Opened(name, unit, read(path), read in (_csv, _tsv))
+
+
+def is_hub_id(source: str) -> bool:
+    """It has the form of a hub id, and is neither a path that exists nor the name of a file that could be read."""
+    path = Path(source).expanduser()
+    return bool(_HUB_ID.fullmatch(source)) and not path.exists() and _format(path) is None
 
 
 def enumerate_rows(rows: Iterable[Any]) -> Iterator[Record]:

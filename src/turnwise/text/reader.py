@@ -52,7 +52,9 @@ class Reader:
     def _frame(self, render: Callable[[str], Ids]) -> tuple[str, str]:
         """What stands before and after an observation, as text."""
         one, other = (self.renderer.text(render(probe)) for probe in _PROBES)
-        at = next(i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
+        at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+        if at is None:
+            raise RendererError("the chat template leaves out what is said")
         return one[:at], one[at + 1 :]
 
     def _inside(self, ids: Ids, fresh: bool, before: Stop | None) -> str:
