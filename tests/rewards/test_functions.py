@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
+import signal
 import threading
 from typing import Any
 
@@ -203,3 +204,18 @@ def test_a_function_that_hangs_is_named_and_left_behind(renderer: Renderer, epis
 def test_nobody_to_ask_about(renderer: Renderer) -> None:
     assert EpisodeJudge(raises, renderer)([]) == []
     assert TurnJudge(lambda o, a: 1.0, renderer)([]) == []
+
+
+def test_a_function_that_sets_alarms_is_called_where_it_can(renderer: Renderer, episodes: list[Episode]) -> None:
+    def alarmed(completions: list[str]) -> list[float]:
+        before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.signal(signal.SIGALRM, before)
+        return [float(len(c)) for c in completions]
+
+    assert EpisodeJudge(alarmed, renderer)(episodes)[0].tolist() == [1.0]
+
+    def wrong(completions: list[str]) -> list[float]:
+        raise ValueError("something else")
+
+    with pytest.raises(RewardError, match="'wrong' raised ValueError: something else"):
+        EpisodeJudge(wrong, renderer)(episodes)

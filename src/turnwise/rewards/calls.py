@@ -22,7 +22,8 @@ def within(deadline: float, work: Callable[[], Any], who: str) -> Any:
     """The result of `work()`, awaited if it can be, from a thread of its own.
 
     A thread, so that a function that hangs is left behind and named, and so that a coroutine can run where an event
-    loop is running already.
+    loop is running already. A function that sets alarms (math-verify's time limits are made of them) can do so in
+    the main thread alone; where it complains about that, it is called again there, and its own limits have to do.
 
     Raises:
         RewardError: no result within `deadline` seconds.
@@ -32,7 +33,7 @@ def within(deadline: float, work: Callable[[], Any], who: str) -> Any:
     def target() -> None:
         try:
             result = work()
-            future.set_result(asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result)
+            future.set_result(_finished(result))
         except BaseException as error:
             future.set_exception(error)
 
@@ -45,6 +46,14 @@ def within(deadline: float, work: Callable[[], Any], who: str) -> Any:
         raise RewardError(
             f"{who} did not answer within its deadline of {deadline:g} s; raise `deadline`, or find out where it waits"
         ) from error
+    except ValueError as error:
+        if "main thread" not in str(error) or threading.current_thread() is not threading.main_thread():
+            raise
+        return _finished(work())
+
+
+def _finished(result: Any) -> Any:
+    return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
 
 
 async def _awaited(result: Any) -> Any:
