@@ -160,9 +160,8 @@ def judge_held_out(training: Training, scorer: Any, rows: int) -> Any:
         TurnwiseError: the run had no file.
     """
     from turnwise.algorithms import ProcessRewardModel
-    from turnwise.algorithms.process_reward_model import evaluate_steps
-    from turnwise.algorithms.reward_model import evaluate_preferences
     from turnwise.data import transcripts
+    from turnwise.runs.scoring import evaluate_preferences, evaluate_steps
 
     parts = read(training)
     if not len(parts.held_out):
