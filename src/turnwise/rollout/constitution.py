@@ -149,18 +149,19 @@ class Constitution:
     Args:
         replies: Where replies to prompts come from: a collector over a one-turn world of prompts.
         revise: A collector over `ConstitutionEnv`, where the policy revises itself; or a `Review` of the replies.
-        rewards: Who judges the groups of replies; see `turnwise.rewards.judged`.
+        judge: Who judges the groups of replies: rewards by name, see `turnwise.rewards.judged`, or the replies as somebody
+            hands them out judged (`turnwise.rollout.Asked`).
 
     Raises:
         RewardError: no reward, or a weight that is not finite.
     """
 
     def __init__(
-        self, replies: Rollouts, revise: Rollouts | Review, rewards: Mapping[str, tuple[float, Reward]]
+        self, replies: Rollouts, revise: Rollouts | Review, judge: Mapping[str, tuple[float, Reward]] | Rollouts
     ) -> None:
         self.replies = replies
         self.revise = revise
-        self.judged = Judged(replies, rewards)
+        self.judged = Judged(replies, judge) if isinstance(judge, Mapping) else judge
 
     def revisions(self, iteration: int, n: int) -> list[Episode]:
         """`n` dialogues of reply, critique and revision; some may have broken off before the revision."""

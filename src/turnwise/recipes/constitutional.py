@@ -1,0 +1,214 @@
+"""What a constitutional run needs besides its algorithm: principles, prompts of the procedure, critics and judges, from plain settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from turnwise.algorithms.settings import SettingsError
+from turnwise.envs.registry import EnvSpec
+from turnwise.errors import TurnwiseError
+
+if TYPE_CHECKING:
+    from turnwise.engines.chat import Chat
+    from turnwise.recipes.settings import Training
+    from turnwise.text.principles import Principle
+
+FILES = ("principles.txt", "critique.txt", "revision.txt", "compare.txt")
+"""What `write_procedure` writes: an example of principles, and the prompts of the procedure."""
+
+
+@dataclass(frozen=True)
+class Principles:
+    """By what replies are criticised, revised and compared, and by whom.
+
+    Attributes:
+        principles: File of principles, one a line; `write_procedure` writes an example.
+        prompts: Folder with edited prompts of the procedure (critique.txt, revision.txt, compare.txt); empty for those that
+            come with turnwise.
+        critic: Who criticises: ``rule``, the checkable forms of the principles; ``self``, the policy; or a model as
+            ``judge:FOLDER`` or ``judge:URL#MODEL``.
+        reviser: Who revises: the critic, or the policy itself.
+        judge: Who compares replies in the second phase: ``rule``, ``self`` (the policy as it started), or a model.
+        rounds: Critiques and revisions of one reply, each by another principle.
+    """
+
+    principles: str = ""
+    prompts: str = ""
+    critic: str = "rule"
+    reviser: Literal["critic", "policy"] = "critic"
+    judge: str = "rule"
+    rounds: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("critic", "judge"):
+            who = getattr(self, name)
+            if who not in ("rule", "self") and not who.startswith("judge:"):
+                raise SettingsError(
+                    f"Principles: {name}={who!r}: it is 'rule', 'self', judge:FOLDER, or judge:URL#MODEL"
+                )
+        if self.reviser not in ("critic", "policy"):
+            raise SettingsError(f"Principles: reviser={self.reviser!r}: it is 'critic' or 'policy'")
+        if self.rounds < 1:
+            raise SettingsError(f"Principles: rounds={self.rounds}: a reply needs at least one critique and revision")
+
+
+def write_procedure(folder: str | Path) -> list[Path]:
+    """Write an example of principles and the prompts of the procedure into a folder, to be edited; what is there is left alone.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        TurnwiseError: the folder cannot be written to.
+    """
+    from turnwise.text.template import read_template
+
+    written: list[Path] = []
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            path = Path(folder) / name
+            if not path.exists():
+                package = "turnwise.teachers" if name == "compare.txt" else "turnwise.text"
+                path.write_text(read_template(None, package, name), encoding="utf-8")
+                written.append(path)
+    except OSError as error:
+        raise TurnwiseError(f"cannot write into {str(folder)!r}: {error.strerror}; name another folder") from error
+    return written
+
+
+def check_principles(settings: Principles) -> tuple[Principle, ...]:
+    """The principles of a run, checked against who is to judge by them.
+
+    Raises:
+        TurnwiseError: no file, a file that cannot be read, or rules where no principle is checkable.
+    """
+    from turnwise.text.principles import read_principles, require_checks
+    from turnwise.text.procedure import Procedure
+
+    if not settings.principles:
+        raise TurnwiseError(
+            "constitutional needs a file of principles: --principles FILE; turnwise.recipes.constitutional.write_procedure "
+            "writes an example"
+        )
+    if settings.prompts and not Path(settings.prompts).is_dir():
+        raise TurnwiseError(
+            f"there is no folder {settings.prompts!r} with prompts of the procedure; leave it out, or mend it"
+        )
+    Procedure.read(settings.prompts or None)
+    principles = read_principles(settings.principles)
+    for who, name in ((settings.critic, "the critic"), (settings.judge, "the judge")):
+        if who == "rule":
+            require_checks(principles, name)
+    return principles
+
+
+def vocabulary(settings: Principles) -> list[str]:
+    """Texts of the procedure that a model from scratch has to know."""
+    from turnwise.text.procedure import Procedure
+
+    principles = check_principles(settings)
+    procedure = Procedure.read(settings.prompts or None)
+    put_in = [principle.check.instead for principle in principles if principle.check is not None]
+    return [procedure.critique, procedure.revision, *(principle.text for principle in principles), *put_in]
+
+
+def make_source(training: Training, world: EnvSpec, policy: Any, settings: Principles) -> Any:
+    """The source of a constitutional run: revisions and judged groups of replies to the prompts of `world`.
+
+    Args:
+        training: The settings of the run.
+        world: A one-turn world over prompts.
+        policy: The policy that is trained.
+        settings: Principles, critic and judge.
+
+    Returns:
+        A `turnwise.rollout.constitution.Constitution`.
+
+    Raises:
+        TurnwiseError: principles, critics or judges that cannot be had, or a world without prompts.
+    """
+    from turnwise.envs.constitution import ConstitutionEnv
+    from turnwise.recipes.sources import make_collector
+    from turnwise.rollout.constitution import Constitution, by_chat, reviewer
+    from turnwise.text.procedure import Procedure, by_rule
+
+    principles = check_principles(settings)
+    procedure = Procedure.read(settings.prompts or None)
+    writer = (
+        None if settings.critic == "self" else by_rule if settings.critic == "rule" else by_chat(_chat(settings.critic))
+    )
+    replies = make_collector(training, world, policy)
+    if writer is not None and settings.reviser == "critic":
+        revise: Any = reviewer(principles, writer, policy.renderer, procedure=procedure, rounds=settings.rounds)
+    else:
+        # The whole dialogue has to stay in the context, and is longer than the one turn of a reply.
+        lived = dataclasses.replace(training.world, memory=-1, compact=False, max_turns=0)
+        make = partial(ConstitutionEnv, _prompts(world), principles, procedure, rounds=settings.rounds, critic=writer)
+        revise = make_collector(dataclasses.replace(training, world=lived), world, policy, make_env=make)
+    return Constitution(replies, revise, judge_of(settings, principles, policy, replies))
+
+
+def judge_of(settings: Principles, principles: Sequence[Principle], policy: Any, replies: Any) -> Any:
+    """Who pays the groups of replies: a table of rewards, or the replies after a teacher has compared them.
+
+    Raises:
+        TurnwiseError: a judge that cannot be loaded.
+    """
+    if settings.judge == "rule":
+        from turnwise.rewards.principles import PrincipleReward
+
+        return {"principles": (1.0, PrincipleReward(principles, policy.renderer))}
+    from turnwise.rollout import Asked
+    from turnwise.teachers.judge import JudgeTeacher, ModelTeacher
+    from turnwise.teachers.principles import DrawnPrinciple
+
+    own = Path(settings.prompts) / "compare.txt" if settings.prompts else None
+    template = own if own is not None and own.exists() else None
+    if settings.judge == "self":
+        held = policy.reference()
+        teacher = DrawnPrinciple(
+            principles, lambda words: ModelTeacher(held, policy.renderer, principle=words, template=template)
+        )
+    else:
+        chat = _chat(settings.judge)
+        teacher = DrawnPrinciple(
+            principles, lambda words: JudgeTeacher(chat, policy.renderer, principle=words, template=template)
+        )
+    return Asked(replies, teacher, name="principles")
+
+
+def _chat(name: str) -> Chat:
+    """The model behind ``judge:FOLDER`` or ``judge:URL#MODEL``, to talk to."""
+    from turnwise.engines import Endpoint
+    from turnwise.engines.chat import LocalChat
+    from turnwise.recipes.rewards import judge_model
+    from turnwise.rewards.named import parse_rewards
+
+    (spec, *others) = parse_rewards(name)
+    if others or spec.kind != "judge" or spec.template:
+        raise SettingsError(f"{name!r} is not one model; write judge:FOLDER or judge:URL#MODEL")
+    return Endpoint(spec.target, spec.option) if spec.option else LocalChat(judge_model(Path(spec.target)))
+
+
+def _prompts(world: EnvSpec) -> list[Any]:
+    from turnwise.recipes.rewards import rows_of
+
+    found = rows_of(world)
+    if found is not None:
+        return list(found[0])
+    env = world.make()
+    try:
+        rows = getattr(env.unwrapped, "rows", None)
+    finally:
+        env.close()
+    if not rows:
+        raise TurnwiseError(
+            f"{world.id} has no prompts to reply to; constitutional needs a file of prompts (--data FILE) or a PromptEnv"
+        )
+    return list(rows)

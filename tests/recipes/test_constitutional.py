@@ -1,0 +1,118 @@
+"""A constitutional run from plain settings: (1) every choice of critic, reviser and judge makes a source of both worlds, (2) edited prompts
+are used, (3) the files to edit are written once, (4) what cannot work is refused with its remedy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from turnwise.algorithms.constitutional import Constitutional
+from turnwise.algorithms.settings import SettingsError
+from turnwise.engines import LocalChat
+from turnwise.envs.registry import EnvSpec, spec
+from turnwise.errors import TurnwiseError
+from turnwise.models import Policy, Sampling, build_model, build_tokenizer
+from turnwise.recipes import constitutional
+from turnwise.recipes.constitutional import (
+    FILES,
+    Principles,
+    check_principles,
+    make_source,
+    vocabulary,
+    write_procedure,
+)
+from turnwise.recipes.settings import Data, Training, World
+from turnwise.recipes.sources import resolve_env
+from turnwise.rollout.constitution import distil
+from turnwise.text import Reader
+
+PROMPTS = ["tell me a joke", "tell me the news"]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    (tmp_path / "principles.txt").write_text("No weather. [forbids: rain|sun]\nBe kind.\n")
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
+    return tmp_path
+
+
+def parts(files: Path, principles: Principles) -> tuple[Training, EnvSpec, Policy]:
+    data = Data(data=str(files / "prompts.jsonl"))
+    training = Training(Constitutional(), World(env="prompts", max_tokens=4, memory=0), data=data)
+    texts = [*PROMPTS, *vocabulary(principles), "rain sun A B The reply keeps to the principle goes against it says ok"]
+    tokenizer = build_tokenizer(texts)
+    model = build_model(tokenizer, seed=3, context=512)
+    said = {tokenizer.encode(word)[0] for word in ("rain", "ok", "A", "B")} | {tokenizer.eos_token_id}
+    model.generation_config.suppress_tokens = [token for token in range(len(tokenizer)) if token not in said]
+    return training, resolve_env(training, None), Policy(model, tokenizer, sampling=Sampling(max_tokens=4))
+
+
+CHOICES: dict[str, dict[str, Any]] = {
+    "rules": {},
+    "itself": {"critic": "self", "judge": "self"},
+    "a model, which revises too": {"critic": "judge:somewhere", "judge": "judge:somewhere"},
+    "a model, and the policy revises": {"critic": "judge:somewhere", "reviser": "policy"},
+    "a rule, and the policy revises": {"critic": "rule", "reviser": "policy", "rounds": 2},
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_every_choice_makes_a_source_of_both_worlds(name: str, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Principles(principles=str(files / "principles.txt"), **CHOICES[name])
+    training, world, policy = parts(files, settings)
+    # Untrained models answer nonsense; this one at least answers with a letter.
+    monkeypatch.setattr(LocalChat, "complete_all", lambda self, asked: ["A"] * len(asked))
+    monkeypatch.setattr(constitutional, "_chat", lambda name: LocalChat(policy))
+    source = make_source(training, world, policy, settings)
+    dialogues = source.revisions(0, 12)
+    turns = 1 + settings.rounds * (1 if settings.reviser == "policy" and settings.critic != "self" else 2)
+    assert {len(episode.turns) for episode in dialogues} <= {1, turns}
+    assert turns in {len(episode.turns) for episode in dialogues}
+    reader = Reader(policy.renderer)
+    assert all(reader.observation(episode, 0) in PROMPTS for episode in distil(dialogues))
+    groups = source.rollouts(0, 4, 2)
+    assert len(groups) == 8
+    assert all(set(turn.rewards) <= {"principles"} for episode in groups for turn in episode.turns)
+    if settings.judge == "judge:somewhere":  # it says A whatever the order: a tie
+        assert all(episode.undiscounted_return == 0.5 for episode in groups)
+    assert not any(np.isinf(episode.rewards).any() for episode in groups)
+    source.close()
+
+
+def test_the_prompts_of_the_procedure_can_be_edited(files: Path) -> None:
+    assert [path.name for path in write_procedure(files / "own")] == list(FILES)
+    (files / "own" / "critique.txt").write_text("is it kind? {principle}")
+    assert write_procedure(files / "own") == []  # what is there is left alone
+    settings = Principles(principles=str(files / "own" / "principles.txt"), prompts=str(files / "own"), critic="self")
+    assert check_principles(settings)
+    training, world, policy = parts(files, settings)
+    source = make_source(training, world, policy, settings)
+    (episode,) = source.revisions(0, 1)
+    assert Reader(policy.renderer).observation(episode, 1).startswith("is it kind?")
+    source.close()
+
+
+def test_what_cannot_work_is_refused(files: Path) -> None:
+    for settings in ({"critic": "nobody"}, {"judge": "me"}, {"rounds": 0}, {"reviser": "rule"}):
+        with pytest.raises(SettingsError, match=next(iter(settings))):
+            Principles(**settings)  # type: ignore[arg-type]
+    with pytest.raises(TurnwiseError, match="--principles FILE"):
+        check_principles(Principles())
+    (files / "words.txt").write_text("Be kind.")
+    with pytest.raises(TurnwiseError, match="the critic judges by rules"):
+        check_principles(Principles(principles=str(files / "words.txt")))
+    with pytest.raises(TurnwiseError, match="there is no folder"):
+        check_principles(Principles(principles=str(files / "principles.txt"), prompts=str(files / "none")))
+    settings = Principles(principles=str(files / "principles.txt"), critic="self")
+    training, _, policy = parts(files, settings)
+    with pytest.raises(TurnwiseError, match="no prompts"):
+        make_source(training, spec("guess"), policy, settings)
+    with pytest.raises(TurnwiseError, match="not one model|template"):
+        constitutional._chat("judge:http://127.0.0.1:9/v1#a, judge:http://127.0.0.1:9/v1#b")
+    (files / "file").write_text("x")
+    with pytest.raises(TurnwiseError, match="cannot write into"):
+        write_procedure(files / "file")
