@@ -47,9 +47,14 @@ def within(deadline: float, work: Callable[[], Any], who: str) -> Any:
             f"{who} did not answer within its deadline of {deadline:g} s; raise `deadline`, or find out where it waits"
         ) from error
     except ValueError as error:
-        if "main thread" not in str(error) or threading.current_thread() is not threading.main_thread():
+        if not _sets_alarms(error) or threading.current_thread() is not threading.main_thread():
             raise
         return _finished(work())
+
+
+def _sets_alarms(error: BaseException | None) -> bool:
+    """Whether an error, or what led to it, is Python's own about signals outside of the main thread."""
+    return error is not None and ("signal only works in main thread" in str(error) or _sets_alarms(error.__cause__))
 
 
 def _finished(result: Any) -> Any:
