@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from turnwise.algorithms.cispo import CISPO
+    from turnwise.algorithms.constitutional import Constitutional
     from turnwise.algorithms.dapo import DAPO
     from turnwise.algorithms.dpo import DPO
     from turnwise.algorithms.grpo import GRPO, RLOO, DrGRPO
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from turnwise.algorithms.rejection_sampling import RejectionSampling
     from turnwise.algorithms.reward_model import RewardModel
     from turnwise.algorithms.sapo import SAPO
+    from turnwise.algorithms.self_judge import SelfJudge
     from turnwise.algorithms.sft import SFT
     from turnwise.algorithms.vespo import VESPO
 
@@ -42,6 +44,8 @@ NAMES = {
     "rejection-sampling": "RejectionSampling",
     "dpo": "DPO",
     "kto": "KTO",
+    "constitutional": "Constitutional",
+    "self-judge": "SelfJudge",
 }
 """Name on the command line -> class."""
 
@@ -65,6 +69,8 @@ _HOME = {
     "RejectionSampling": "rejection_sampling",
     "DPO": "dpo",
     "KTO": "kto",
+    "Constitutional": "constitutional",
+    "SelfJudge": "self_judge",
 }
 
 __all__ = [
@@ -81,12 +87,14 @@ __all__ = [
     "SAPO",
     "SFT",
     "VESPO",
+    "Constitutional",
     "DrGRPO",
     "ProcessRewardModel",
     "Reinforce",
     "ReinforcePlusPlus",
     "RejectionSampling",
     "RewardModel",
+    "SelfJudge",
     "TokenPPO",
 ]
 

@@ -33,6 +33,8 @@ class AnswerJudge:
     Attributes:
         episodes: Labelled answers per iteration; the label is the episode's return, from 0 to 1.
         minibatch: Answers per optimizer step.
+        learns_from: Labels; no hyperparameter.
+        trains: What comes out loads as a reward model; no hyperparameter.
     """
 
     learns_from: ClassVar[str] = "labels"
