@@ -87,7 +87,7 @@ def test_the_prompts_of_the_procedure_can_be_edited(files: Path) -> None:
     assert [path.name for path in write_procedure(files / "own")] == list(FILES)
     (files / "own" / "critique.txt").write_text("is it kind? {principle}")
     assert write_procedure(files / "own") == []  # what is there is left alone
-    settings = Principles(principles=str(files / "own" / "principles.txt"), prompts=str(files / "own"), critic="self")
+    settings = Principles(principles=str(files / "own" / "principles.txt"), procedure=str(files / "own"), critic="self")
     assert check_principles(settings)
     training, world, policy = parts(files, settings)
     source = make_source(training, world, policy, settings)
@@ -106,7 +106,7 @@ def test_what_cannot_work_is_refused(files: Path) -> None:
     with pytest.raises(TurnwiseError, match="the critic judges by rules"):
         check_principles(Principles(principles=str(files / "words.txt")))
     with pytest.raises(TurnwiseError, match="there is no folder"):
-        check_principles(Principles(principles=str(files / "principles.txt"), prompts=str(files / "none")))
+        check_principles(Principles(principles=str(files / "principles.txt"), procedure=str(files / "none")))
     settings = Principles(principles=str(files / "principles.txt"), critic="self")
     training, _, policy = parts(files, settings)
     with pytest.raises(TurnwiseError, match="no prompts"):

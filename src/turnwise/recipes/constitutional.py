@@ -28,7 +28,7 @@ class Principles:
 
     Attributes:
         principles: File of principles, one a line; `write_procedure` writes an example.
-        prompts: Folder with edited prompts of the procedure (critique.txt, revision.txt, compare.txt); empty for those that
+        procedure: Folder with edited prompts of the procedure (critique.txt, revision.txt, compare.txt); empty for those that
             come with turnwise.
         critic: Who criticises: ``rule``, the checkable forms of the principles; ``self``, the policy; or a model as
             ``judge:FOLDER`` or ``judge:URL#MODEL``.
@@ -38,7 +38,7 @@ class Principles:
     """
 
     principles: str = ""
-    prompts: str = ""
+    procedure: str = ""
     critic: str = "rule"
     reviser: Literal["critic", "policy"] = "critic"
     judge: str = "rule"
@@ -96,11 +96,11 @@ def check_principles(settings: Principles) -> tuple[Principle, ...]:
             "constitutional needs a file of principles: --principles FILE; turnwise.recipes.constitutional.write_procedure "
             "writes an example"
         )
-    if settings.prompts and not Path(settings.prompts).is_dir():
+    if settings.procedure and not Path(settings.procedure).is_dir():
         raise TurnwiseError(
-            f"there is no folder {settings.prompts!r} with prompts of the procedure; leave it out, or mend it"
+            f"there is no folder {settings.procedure!r} with prompts of the procedure; leave it out, or mend it"
         )
-    Procedure.read(settings.prompts or None)
+    Procedure.read(settings.procedure or None)
     principles = read_principles(settings.principles)
     for who, name in ((settings.critic, "the critic"), (settings.judge, "the judge")):
         if who == "rule":
@@ -113,7 +113,7 @@ def vocabulary(settings: Principles) -> list[str]:
     from turnwise.text.procedure import Procedure
 
     principles = check_principles(settings)
-    procedure = Procedure.read(settings.prompts or None)
+    procedure = Procedure.read(settings.procedure or None)
     put_in = [principle.check.instead for principle in principles if principle.check is not None]
     return [procedure.critique, procedure.revision, *(principle.text for principle in principles), *put_in]
 
@@ -139,7 +139,7 @@ def make_source(training: Training, world: EnvSpec, policy: Any, settings: Princ
     from turnwise.text.procedure import Procedure, by_rule
 
     principles = check_principles(settings)
-    procedure = Procedure.read(settings.prompts or None)
+    procedure = Procedure.read(settings.procedure or None)
     writer = (
         None if settings.critic == "self" else by_rule if settings.critic == "rule" else by_chat(_chat(settings.critic))
     )
@@ -168,7 +168,7 @@ def judge_of(settings: Principles, principles: Sequence[Principle], policy: Any,
     from turnwise.teachers.judge import JudgeTeacher, ModelTeacher
     from turnwise.teachers.principles import DrawnPrinciple
 
-    own = Path(settings.prompts) / "compare.txt" if settings.prompts else None
+    own = Path(settings.procedure) / "compare.txt" if settings.procedure else None
     template = own if own is not None and own.exists() else None
     if settings.judge == "self":
         held = policy.reference()
