@@ -12,7 +12,7 @@ import pytest
 from turnwise.episode import Episode, Stop
 from turnwise.models import build_tokenizer
 from turnwise.rewards import Reward, RewardError, judged
-from turnwise.rewards.named import Loaders, RewardSpec, parse_rewards, resolve
+from turnwise.rewards.named import Loaders, RewardSpec, anchored, parse_rewards, resolve
 from turnwise.testing import ConstantReward, build_dialogue
 from turnwise.text import Conversation, Renderer
 
@@ -86,6 +86,30 @@ def test_what_is_none_says_so(text: str, complaint: str, tmp_path: Path, monkeyp
     Path("mine.py").write_text("")
     with pytest.raises(RewardError, match=complaint):
         parse_rewards(text)
+
+
+def test_files_and_folders_in_full_mean_the_same_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a,b").mkdir()
+    text = (
+        'mine.py:f=0.5, m:g, "a,b"=2, "text:a,b", "judge:a,b@q.txt"=-1, judge:http://h/v1#m@q.txt, exact@x=3, '
+        '"rule:forbids:a,b=1", missing-eos=0.25, overlong@9:3, environment'
+    )
+    full = anchored(text)
+    before = parse_rewards(text)
+    monkeypatch.chdir("/")
+    after = parse_rewards(full)
+    assert anchored(full) == full
+    assert [(a.name, a.weight, a.kind, a.option) for a in after] == [
+        (b.name, b.weight, b.kind, b.option) for b in before
+    ]
+    named = ("function", "model", "text-model", "judge")
+    assert [a.target for a in after if a.kind not in named] == [b.target for b in before if b.kind not in named]
+    own = str(tmp_path)
+    assert [a.target for a in after if a.kind in named] == [
+        f"{own}/mine.py:f", "m:g", f"{own}/a,b", f"{own}/a,b", f"{own}/a,b", "http://h/v1",
+    ]  # fmt: skip
+    assert {a.template for a in after} == {"", f"{own}/q.txt"}
 
 
 def paid(text: str, episodes: list[Episode], loading: Loaders | None = None, **settings: Any) -> list[Episode]:

@@ -97,6 +97,31 @@ def parse_rewards(text: str) -> list[RewardSpec]:
     return specs
 
 
+def anchored(text: str) -> str:
+    """The same list with every file and folder in full, so that it means the same from any other folder.
+
+    Raises:
+        RewardError: see `parse_rewards`.
+    """
+    entries: list[str] = []
+    for entry in _entries(text):
+        body, weight = _weighted(entry)
+        spec = _spec(body, weight)
+        where = (
+            "" if spec.target.startswith(("http://", "https://")) else str(Path(spec.target).expanduser().absolute())
+        )
+        template = f"@{Path(spec.template).absolute()}" if spec.template else ""
+        if spec.kind == "model" or (spec.kind == "function" and ".py:" in spec.target):
+            body = where
+        elif spec.kind == "text-model":
+            body = f"text:{where}"
+        elif spec.kind == "judge":
+            body = f"judge:{where or f'{spec.target}#{spec.option}'}{template}"
+        quoted = f'"{body}"' if set(body) & set(",=") else body
+        entries.append(quoted if weight == 1.0 else f"{quoted}={weight!r}")
+    return ", ".join(entries)
+
+
 def resolve(
     specs: Sequence[RewardSpec],
     renderer: Renderer,
