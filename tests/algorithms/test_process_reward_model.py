@@ -65,7 +65,7 @@ def test_steps_are_told_apart(seed: int) -> None:
     assert report.auc > report.auc_of_position + 0.25
     assert report.low < report.accuracy < report.high
     assert log.metrics["steps/accuracy"][0] > 0.8
-    assert dict(report.rows())["answers"] == "150"
+    assert ("answers", "150", "") in report.rows()
 
 
 def test_figures_are_those_before_the_update() -> None:
@@ -91,6 +91,8 @@ def test_a_report_by_hand() -> None:
     assert report.auc == pytest.approx(4 / 6)
     # Right steps all come first in their answer, wrong ones second and third.
     assert report.auc_of_position == pytest.approx(1.0)
+    # The ends: the first answer's is wrong, the last one's is right, and the second one's has no label.
+    assert report.auc_of_end == pytest.approx(7 / 12)
     assert report.first_error == 1.0
 
 

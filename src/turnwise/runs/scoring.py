@@ -43,20 +43,18 @@ class PreferenceReport:
     chosen_deciles: tuple[float, ...]
     rejected_deciles: tuple[float, ...]
 
-    def rows(self) -> list[tuple[str, str]]:
-        """What a table of the report says, figure by figure."""
+    def rows(self) -> list[tuple[str, str, str]]:
+        """What a table of the report says: figure, value, remark."""
         c = self.calibration
         return [
-            ("pairs", f"{c.pairs:,}"),
-            ("accuracy", f"{c.accuracy:.3f} [{self.low:.3f}, {self.high:.3f}]"),
-            ("accuracy of preferring the longer", f"{c.longer_is_chosen:.3f}"),
-            ("calibration error", f"{c.error:.3f}"),
-            ("margin, chosen − rejected", f"{c.margin:.3f}"),
-            ("score of the chosen", f"{c.chosen_mean:.3f} ± {c.chosen_std:.3f}"),
-            ("score of the rejected", f"{c.rejected_mean:.3f} ± {c.rejected_std:.3f}"),
-            ("deciles of the chosen", _spelled(self.chosen_deciles)),
-            ("deciles of the rejected", _spelled(self.rejected_deciles)),
-            ("correlation of score and length", f"{c.length_correlation:.3f}"),
+            ("pairs", f"{c.pairs:,}", ""),
+            ("accuracy", f"{c.accuracy:.3f}", f"95 % interval {self.low:.3f} to {self.high:.3f}"),
+            ("accuracy of preferring the longer", f"{c.longer_is_chosen:.3f}", "a judge that sees nothing but length"),
+            ("correlation of score and length", f"{c.length_correlation:.3f}", ""),
+            ("calibration error", f"{c.error:.3f}", "0 where the scores mean what they say"),
+            ("margin, chosen − rejected", f"{c.margin:.3f}", ""),
+            ("score of the chosen", f"{c.chosen_mean:.3f} ± {c.chosen_std:.3f}", _spelled(self.chosen_deciles)),
+            ("score of the rejected", f"{c.rejected_mean:.3f} ± {c.rejected_std:.3f}", _spelled(self.rejected_deciles)),
         ]
 
 
@@ -73,6 +71,8 @@ class StepReport:
         positives: Share of right steps.
         auc: Chance that a right step has a higher score than a wrong one.
         auc_of_position: The same for a judge that knows only which step it is, in the better of both directions.
+        auc_of_end: The same for a judge that knows only whether a step is the answer's last. It is high in data whose
+            answers were cut at their first mistake: a model then learns to see the end.
         first_error: Share of answers with a wrong step whose first one is the first that the model calls wrong; NaN where
             no answer has one.
     """
@@ -85,18 +85,28 @@ class StepReport:
     positives: float
     auc: float
     auc_of_position: float
+    auc_of_end: float
     first_error: float
 
-    def rows(self) -> list[tuple[str, str]]:
-        """What a table of the report says, figure by figure."""
+    def rows(self) -> list[tuple[str, str, str]]:
+        """What a table of the report says: figure, value, remark."""
         return [
-            ("answers", f"{self.episodes:,}"),
-            ("steps", f"{self.steps:,}"),
-            ("accuracy", f"{self.accuracy:.3f} [{self.low:.3f}, {self.high:.3f}]"),
-            ("accuracy of always saying the same", f"{max(self.positives, 1 - self.positives):.3f}"),
-            ("area under the curve", f"{self.auc:.3f}"),
-            ("area under the curve by position alone", f"{self.auc_of_position:.3f}"),
-            ("first error found", f"{self.first_error:.3f}"),
+            ("answers", f"{self.episodes:,}", ""),
+            ("steps", f"{self.steps:,}", f"{self.positives:.1%} of them right"),
+            ("accuracy", f"{self.accuracy:.3f}", f"95 % interval {self.low:.3f} to {self.high:.3f}, counting answers"),
+            ("accuracy of always saying the same", f"{max(self.positives, 1 - self.positives):.3f}", ""),
+            ("area under the curve", f"{self.auc:.3f}", "chance that a right step scores above a wrong one"),
+            (
+                "the same by position alone",
+                f"{self.auc_of_position:.3f}",
+                "a judge that sees nothing but the step's number",
+            ),
+            (
+                "the same by the end alone",
+                f"{self.auc_of_end:.3f}",
+                "a judge that sees nothing but whether the answer ends",
+            ),
+            ("first error found", f"{self.first_error:.3f}", "of the answers that have one"),
         ]
 
 
@@ -156,15 +166,16 @@ def step_report(right: Sequence[NDArray[np.float64]], labels: Sequence[NDArray[n
     """Compare p(right), (n_turns,) per answer, with the labels, (n_turns,) per answer, NaN where there is none."""
     p, y = np.concatenate(list(right)), np.concatenate(list(labels))
     place = np.concatenate([np.arange(len(label)) for label in labels])
+    end = np.concatenate([np.arange(len(label)) == len(label) - 1 for label in labels])
     known = ~np.isnan(y)
-    p, y, place = p[known], y[known] > 0.5, place[known]
+    p, y, place, end = p[known], y[known] > 0.5, place[known], end[known]
     accuracy = float(((p > 0.5) == y).mean())
-    by_place = area_under_curve(-place, y)
+    by_place, by_end = area_under_curve(place, y), area_under_curve(end, y)
     wrong = [(score <= 0.5, label <= 0.5) for score, label in zip(right, labels, strict=True) if (label <= 0.5).any()]
     found = [bool(said.any()) and int(said.argmax()) == int(true.argmax()) for said, true in wrong]
     return StepReport(
         len(labels), len(y), accuracy, *wilson(accuracy, len(labels)), float(y.mean()), area_under_curve(p, y),
-        max(by_place, 1 - by_place), float(np.mean(found)) if found else float("nan"),
+        max(by_place, 1 - by_place), max(by_end, 1 - by_end), float(np.mean(found)) if found else float("nan"),
     )  # fmt: skip
 
 
@@ -179,5 +190,6 @@ def _check_kind(scorer: Scorer, kind: str) -> None:
         )
 
 
-def _spelled(values: Sequence[float]) -> str:
-    return " ".join(f"{value:.2f}" for value in values)
+def _spelled(deciles: Sequence[float]) -> str:
+    low, middle, high = (deciles[i] for i in (1, 5, 9))
+    return f"tenth {low:.2f}, median {middle:.2f}, nine tenths {high:.2f}"
