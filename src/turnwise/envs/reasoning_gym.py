@@ -17,6 +17,8 @@ import random
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date, time
+from enum import Enum
 from importlib.util import find_spec
 from typing import Any, get_args
 
@@ -89,7 +91,8 @@ class ReasoningGymEnv(TextEnv):
         max_turns: There is one turn, so every limit does.
         run_programs: Codeio's items come from running programs that were collected from the web and rewritten by a language
             model; they are run only with true.
-        config: Fields of the dataset's configuration; where a list is wanted, a text is split at its commas.
+        config: Fields of the dataset's configuration; a text becomes a list, a date
+            or one of a set of choices where the default is one, with commas between the elements of a list.
 
     Raises:
         EnvError: reasoning-gym is not installed, has no such dataset, or the dataset refuses the options.
@@ -119,7 +122,7 @@ class ReasoningGymEnv(TextEnv):
                 "the items of codeio come from running programs that were collected from the web and rewritten by a language "
                 "model; if you trust them, say so with reasoning-gym/codeio?run_programs=true"
             )
-        self.config = {key: _listed(value, defaults[key]) for key, value in config.items()}
+        self.config = {key: _read(key, value, _sample(dataset, key, defaults)) for key, value in config.items()}
         self._judge = _dataset(dataset, self.config)
         self._item: dict[str, Any] = {}
         self._judgement = Judgement(0.0, False)
@@ -259,16 +262,33 @@ def _check_names(name: str, config: Mapping[str, Any], defaults: Mapping[str, An
             )
 
 
-def _listed(value: Any, default: Any) -> Any:
-    """A list from ``a,b,c``, with elements of the kind that the default has."""
+def _sample(dataset: str, option: str, defaults: Mapping[str, Any]) -> Any:
+    """A value of the kind that the option takes."""
+    if defaults[option] is None and "list" in str(_registry()[dataset][1].__dataclass_fields__[option].type):
+        return []
+    return defaults[option]
+
+
+def _read(option: str, value: Any, default: Any) -> Any:
+    """An option as its default suggests: names of choices, dates and times from texts, and lists from ``a,b,c``."""
+    if isinstance(value, str) and isinstance(default, Enum | date | time):
+        return _element(option, value, default)
     if not isinstance(default, list | tuple) or isinstance(value, list | tuple):
         return value
-    parts = str(value).split(",")
-    kind = type(default[0]) if default and isinstance(default[0], int | float) else str
+    sample = default[0] if default else ""
+    return type(default)(_element(option, part, sample) for part in str(value).split(","))
+
+
+def _element(option: str, text: str, sample: Any) -> Any:
+    kind = type(sample)
     try:
-        return type(default)(kind(part) for part in parts)
+        if isinstance(sample, date | time):
+            return kind.fromisoformat(text)
+        return kind(text) if isinstance(sample, int | float | Enum) else text
     except ValueError as error:
-        raise EnvError(f"{value!r} is no list of {kind.__name__} separated by commas") from error
+        raise EnvError(
+            f"{option}={text!r} cannot be read as {kind.__name__}; {option} looks like {sample!s}"
+        ) from error
 
 
 def _dataset(name: str, config: Mapping[str, Any]) -> Any:

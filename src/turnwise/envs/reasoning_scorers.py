@@ -17,6 +17,8 @@ import re
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
+from turnwise.text.reasoning import after_reasoning
+
 AnswerForm = Literal["whole", "tag", "last-line"]
 """Where the final answer is, see `final_answer`."""
 
@@ -63,11 +65,13 @@ class Judgement(NamedTuple):
 def final_answer(text: str, form: AnswerForm = "whole") -> str | None:
     """The answer in a completion, without the reasoning before it; None if there is none.
 
-    Everything up to the last ``</think>`` is reasoning. Of the rest, ``whole`` takes what is inside the last
-    ``<answer>…</answer>``, or all of it if there are no such tags; ``tag`` insists on the tags; ``last-line`` takes the last line
-    that is not blank. Blanks at both ends are dropped.
+    Everything up to the last ``</think>`` is reasoning, and a ``<think>`` that is not closed leaves no answer. Of the rest,
+    ``whole`` takes what is inside the last ``<answer>…</answer>``, or all of it if there are no such tags; ``tag`` insists on the
+    tags; ``last-line`` takes the last line that is not blank. Blanks at both ends are dropped.
     """
-    said = text.rpartition("</think>")[2]
+    said = after_reasoning(text)
+    if said is None:
+        return None
     if form == "last-line":
         return said.strip().rpartition("\n")[2].strip() or None
     end = said.rfind("</answer>")
