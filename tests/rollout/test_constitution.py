@@ -21,8 +21,9 @@ from turnwise.models import Policy, Sampling, build_model, build_tokenizer
 from turnwise.rewards.principles import PrincipleReward
 from turnwise.rollout import Collector
 from turnwise.rollout.constitution import Constitution, by_chat, distil, reviewer
-from turnwise.teachers import Answer, Comparison, Preferred, Query, Rating, Segment, ask
-from turnwise.teachers.principles import DrawnPrinciple, PrincipleTeacher
+from turnwise.teachers import Comparison, Preferred, Query, Rating, Segment, ask
+from turnwise.teachers.judge import JudgeTeacher
+from turnwise.teachers.principles import PrincipleTeacher, by_question
 from turnwise.testing import build_dialogue, check_reward, check_teacher
 from turnwise.text import Reader
 from turnwise.text.principles import PrincipleError, parse_principles
@@ -160,20 +161,23 @@ def test_a_teacher_by_rule() -> None:
 
 
 def test_a_principle_is_drawn_for_each_question() -> None:
-    told: list[str] = []
+    def answer(i: int, messages: Any) -> str:
+        """What keeps to the principle that the question names, wherever it stands."""
+        asked = messages[0]["content"]
+        first_is_soup = asked.index("soup") < asked.index("rain")
+        if "No food." in asked:
+            return "B" if first_is_soup else "A"
+        return "A" if first_is_soup else "B"
 
-    def make(words: str) -> Any:
-        def teacher(queries: list[Query]) -> list[Answer]:
-            told.extend([words] * len(queries))
-            return [Answer(query.id, Preferred.FIRST if words == "No food." else Preferred.SECOND) for query in queries]
-
-        return teacher
-
-    queries = [Comparison(f"q{i}", Segment(spoken("a")), Segment(spoken("b"))) for i in range(40)]
-    teacher = DrawnPrinciple(PRINCIPLES, make)
+    chat = Answers(answer)
+    queries = [Comparison(f"q{i}", Segment(spoken("soup")), Segment(spoken("rain"))) for i in range(40)]
+    teacher = JudgeTeacher(chat, RENDERER, principle=by_question(PRINCIPLES))
     given = [answer.value for answer in ask(teacher, queries)]
-    assert set(told) == {principle.text for principle in PRINCIPLES}
+    words = [by_question(PRINCIPLES)(query.id) for query in queries]
+    assert set(words) == {principle.text for principle in PRINCIPLES}
+    assert given == [Preferred.SECOND if word == "No food." else Preferred.FIRST for word in words]
     assert given == [answer.value for answer in ask(teacher, queries[::-1])][::-1]
+    assert len(chat.heard) == 160
 
 
 @pytest.mark.parametrize("who", ["policy", "rule"])

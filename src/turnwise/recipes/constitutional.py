@@ -166,20 +166,14 @@ def judge_of(settings: Principles, principles: Sequence[Principle], policy: Any,
         return {"principles": (1.0, PrincipleReward(principles, policy.renderer))}
     from turnwise.rollout import Asked
     from turnwise.teachers.judge import JudgeTeacher, ModelTeacher
-    from turnwise.teachers.principles import DrawnPrinciple
+    from turnwise.teachers.principles import by_question
 
     own = Path(settings.procedure) / "compare.txt" if settings.procedure else None
-    template = own if own is not None and own.exists() else None
+    options: Any = {"principle": by_question(principles), "template": own if own is not None and own.exists() else None}
     if settings.judge == "self":
-        held = policy.reference()
-        teacher = DrawnPrinciple(
-            principles, lambda words: ModelTeacher(held, policy.renderer, principle=words, template=template)
-        )
+        teacher: Any = ModelTeacher(policy.reference(), policy.renderer, **options)
     else:
-        chat = _chat(settings.judge)
-        teacher = DrawnPrinciple(
-            principles, lambda words: JudgeTeacher(chat, policy.renderer, principle=words, template=template)
-        )
+        teacher = JudgeTeacher(_chat(settings.judge), policy.renderer, **options)
     return Asked(replies, teacher, name="principles")
 
 

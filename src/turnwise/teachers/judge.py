@@ -7,7 +7,7 @@ the exchange counts, and the rest are ties.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,9 @@ from turnwise.text.template import check_template, fill, read_template
 PRINCIPLE = "The better answer is the more correct, helpful, honest and harmless one."
 """What a comparison is judged by unless it is told otherwise."""
 
+Principled = str | Callable[[str], str]
+"""What to judge by, in words: one principle, or a function of the question's id (`turnwise.teachers.principles.by_question`)."""
+
 GAPS = ("prompt", "first", "second", "principle")
 """The gaps that a template of comparisons may have; it must have ``{first}`` and ``{second}``."""
 
@@ -40,7 +43,7 @@ def parse_choice(text: str) -> str | None:
 class _Comparisons:
     """What is asked about the two sides of a comparison."""
 
-    def __init__(self, renderer: Renderer, template: str | Path | None, principle: str) -> None:
+    def __init__(self, renderer: Renderer, template: str | Path | None, principle: Principled) -> None:
         self.reader = Reader(renderer)
         self.template = read_template(template, "turnwise.teachers", "compare.txt")
         self.principle = principle
@@ -50,15 +53,16 @@ class _Comparisons:
         """The question, and the same with the two exchanged."""
         prompt, first = self._said(query.first)
         _, second = self._said(query.second)
-        return [self._question(prompt, first, second), self._question(prompt, second, first)]
+        principle = self.principle if isinstance(self.principle, str) else self.principle(query.id)
+        return [self._question(prompt, *pair, principle) for pair in ((first, second), (second, first))]
 
     def _said(self, segment: Segment) -> tuple[str, str]:
         turns = range(segment.start, segment.start + len(segment.turns))
         actions = [self.reader.action(segment.episode, t) for t in turns]
         return self.reader.observation(segment.episode, segment.start), "\n".join(actions)
 
-    def _question(self, prompt: str, first: str, second: str) -> list[Message]:
-        fields = {"prompt": prompt, "first": first, "second": second, "principle": self.principle}
+    def _question(self, prompt: str, first: str, second: str, principle: str) -> list[Message]:
+        fields = {"prompt": prompt, "first": first, "second": second, "principle": principle}
         return [{"role": "user", "content": fill(self.template, fields)}]
 
 
@@ -92,7 +96,7 @@ class JudgeTeacher:
     """
 
     def __init__(
-        self, chat: Chat, renderer: Renderer, *, principle: str = PRINCIPLE, template: str | Path | None = None
+        self, chat: Chat, renderer: Renderer, *, principle: Principled = PRINCIPLE, template: str | Path | None = None
     ) -> None:
         self.chat = chat
         self.comparisons = _Comparisons(renderer, template, principle)
@@ -160,7 +164,7 @@ class ModelTeacher:
         judge: Policy,
         renderer: Renderer,
         *,
-        principle: str = PRINCIPLE,
+        principle: Principled = PRINCIPLE,
         margin: float = 0.0,
         words: tuple[str, str] = ("A", "B"),
         template: str | Path | None = None,

@@ -1,4 +1,4 @@
-"""Teachers who compare by principles: by rule, or through another teacher who is told one principle for each question.
+"""A teacher who compares by principles, and the principle that another teacher is to compare by.
 
 Bai et al. 2022, arXiv 2212.08073, section 4.1, draw a principle for each comparison.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from turnwise.teachers.query import Answer, Comparison, Preferred, Query, Rating, Segment
-from turnwise.teachers.teacher import Teacher
 from turnwise.text import Reader, Renderer
 from turnwise.text.principles import Principle, drawn, require_checks, violations
 
@@ -54,24 +53,10 @@ class PrincipleTeacher:
         return len(violations(self.principles, said))
 
 
-class DrawnPrinciple:
-    """Has each question answered by a teacher who is told one principle, drawn by the question's id.
+def by_question(principles: Sequence[Principle]) -> Callable[[str], str]:
+    """For a `JudgeTeacher` or a `ModelTeacher`: the words of a principle that is drawn by the id of the question.
 
-        DrawnPrinciple(principles, lambda words: JudgeTeacher(chat, renderer, principle=words))
-
-    Args:
-        principles: From which it is drawn.
-        make: Makes a teacher who judges by the principle in these words; called once for each.
+    JudgeTeacher(chat, renderer, principle=by_question(principles))
     """
-
-    def __init__(self, principles: Sequence[Principle], make: Callable[[str], Teacher]) -> None:
-        self.principles = tuple(principles)
-        self.teachers = {principle.text: make(principle.text) for principle in self.principles}
-
-    def __call__(self, queries: list[Query]) -> list[Answer]:
-        """One answer per question, in order."""
-        asked: dict[str, list[Query]] = {}
-        for query in queries:
-            asked.setdefault(drawn(self.principles, query.id, 1)[0].text, []).append(query)
-        given = {answer.query: answer for words, part in asked.items() for answer in self.teachers[words](part)}
-        return [given[query.id] for query in queries]
+    given = tuple(principles)
+    return lambda question: drawn(given, question, 1)[0].text
