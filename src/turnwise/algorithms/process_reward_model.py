@@ -29,6 +29,8 @@ class ProcessRewardModel:
     """Right or wrong, step by step.
 
     Attributes:
+        learns_from: What kind of data it needs.
+        trains: What kind of model it moves.
         last_step_only: Learn from the label of each answer's last step alone: an outcome reward model.
         episodes: Answers per iteration.
         minibatch: Steps per optimizer step.

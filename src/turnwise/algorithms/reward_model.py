@@ -31,6 +31,8 @@ class RewardModel:
     """Bradley and Terry's model of preferences.
 
     Attributes:
+        learns_from: What kind of data it needs.
+        trains: What kind of model it moves.
         margin: Ask for a difference of scores of so much times the difference of the two returns; 0 asks for none.
         centre: Weight of the square of the sum of a pair's scores, which keeps their mean at zero; 0.01 is usual.
         groups: Pairs per iteration.
