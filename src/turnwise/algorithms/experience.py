@@ -265,6 +265,7 @@ def improve_without_critic(
     extra: Metrics,
     *,
     reference: Sequence[Floats] | None = None,
+    groups: Sequence[str] | None = None,
 ) -> Improvement:
     """Climb a surrogate on advantages that need no critic; say why when there is nothing to climb.
 
@@ -278,15 +279,17 @@ def improve_without_critic(
         extra: Metrics to report besides.
         reference: Stream ``reference_logp`` for a surrogate that has a term of the divergence: it has a gradient even where
             all advantages are zero.
+        groups: Which episodes were compared with each other; those of a start state unless given.
     """
     scores = [episode.undiscounted_return for episode in experience.episodes]
-    metrics = merge([experience.metrics, extra, zero_std_metrics(scores, experience.groups)])
+    groups = experience.groups if groups is None else groups
+    metrics = merge([experience.metrics, extra, zero_std_metrics(scores, groups)])
     tokens = [
         np.asarray(given) if len(given) == len(logp) else broadcast([given], [lengths])[0]
         for given, logp, lengths in zip(advantages, experience.logp, experience.act_lengths, strict=True)
     ]
     streams = experience.for_record(advantage=per_turn(tokens, experience.episodes))
-    reason = why_zero(tokens, experience.groups, scores)
+    reason = why_zero(tokens, groups, scores)
     # An entropy bonus and a divergence have a gradient of their own.
     if reason and settings.entropy_coef == 0 and reference is None:
         log.warning("no update: %s", reason)

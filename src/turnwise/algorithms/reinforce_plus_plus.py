@@ -55,4 +55,7 @@ class ReinforcePlusPlus(Surrogate):
             return Improvement({})
         penalty, kl = kl_penalty(learner, experience, self.kl_coef, self.kl_target)
         advantages = self.advantages(experience.episodes, penalty)
-        return improve_without_critic(learner, experience, advantages, self, clipped(self.clip), token_mean, kl)
+        everyone = ["batch"] * len(experience.episodes)
+        return improve_without_critic(
+            learner, experience, advantages, self, clipped(self.clip), token_mean, kl, groups=everyone
+        )
