@@ -98,8 +98,8 @@ def _resume(path: Path, named: str | None, arguments: Sequence[str]) -> int:
         )
     ours = algorithm in NAMES
     # The fields of a class of your own may be of kinds that no flag can say.
-    known = settings(type(before.algorithm) if ours else None)
     old = flatten(before)
+    known = {name: s for name, s in settings(type(before.algorithm) if ours else None).items() if name in old}
     values, own = _parse(algorithm if ours else "", known, old, arguments)
     for name in ("out", "config"):
         if own[name]:
@@ -130,6 +130,11 @@ def _train(training: Training, algorithm: str, out: Path, *, quiet: bool, resume
     from turnwise.recipes.training import run
 
     offline_if_unreachable(training.model.model)
+    if training.data.data:
+        from turnwise.data.sources import is_hub_id
+
+        if is_hub_id(training.data.data):
+            offline_if_unreachable(training.data.data)
     console = messages()
 
     def announce(planned: Training, model: Any, world: Any) -> None:

@@ -47,6 +47,18 @@ def _demo(*, quick: bool, out: Path, seeds: int | None) -> None:
     print(f"wrote {main(quick=quick, out=out, seeds=seeds)}")
 
 
+def _rlhf(*, quick: bool, out: Path, seeds: int | None) -> None:
+    from turnwise.recipes.rlhf import main
+
+    print(f"wrote {main(quick=quick, out=out, seeds=seeds)}")
+
+
+def _reasoning(*, quick: bool, out: Path, seeds: int | None) -> None:
+    from turnwise.recipes.reasoning import main
+
+    print(f"wrote {main(quick=quick, out=out, seeds=seeds)}")
+
+
 def _vetted(name: str) -> Callable[..., None]:
     def work(*, quick: bool, out: Path, seeds: int | None) -> None:
         from turnwise.recipes.learning import measure
@@ -64,6 +76,10 @@ RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe("demo", "one start model, several ways to go on from it: how far a reward reaches decides", 5, _demo),
+        Recipe("rlhf", "SFT, a reward model, and PPO, GRPO, DPO, best-of-n and a constitution from there", 4, _rlhf),
+        Recipe(
+            "reasoning", "a reasoning task by final answer alone, with PPO and GRPO, against its floor", 4, _reasoning
+        ),
         *(Recipe(name, vetted.summary, vetted.minutes, _vetted(name)) for name, vetted in VETTED.items()),
     )
 }

@@ -87,10 +87,17 @@ def _written(training: Training) -> int:
 
 @lru_cache(maxsize=4)
 def _read(settings: Any, learns_from: str, changed: int) -> Split:
-    from turnwise.data import load
+    from turnwise.data import load, renames
 
     kind = None if settings.kind == "auto" else settings.kind
-    dataset = load(settings.data, kind=kind, split=settings.split, learns_from=learns_from, skip_bad=settings.skip_bad)
+    dataset = load(
+        settings.data,
+        kind=kind,
+        columns=renames(settings.columns.replace(",", " ").split()),
+        split=settings.split,
+        learns_from=learns_from,
+        skip_bad=settings.skip_bad,
+    )
     if dataset.skipped:
         log.warning("skipped %d bad rows of %s; %d are left", dataset.skipped, dataset.name, len(dataset))
     for note in dataset.notes:
@@ -209,7 +216,9 @@ def _that_fit(dataset: Dataset, training: Training, model: Any, room: int) -> Da
             of = f"a reply of up to {room}" if room else f"{needed - prompt:,} of the answer"
             bad.append(
                 Problem(
-                    f"row {row.number}", "over length", f"{prompt:,} tokens of the prompt and {of}, more than {limit:,}"
+                    f"{dataset.unit} {row.number}",
+                    "over length",
+                    f"{prompt:,} tokens of the prompt and {of}, more than {limit:,}",
                 )
             )
     if bad and (not training.data.skip_bad or not good):

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from turnwise.errors import TurnwiseError
-from turnwise.recipes.settings import Data, Feedback, Model, Optimiser, Training, WarmStart, World
+from turnwise.recipes.settings import Data, Feedback, Model, Optimiser, Principles, Training, WarmStart, World
 
 PARTS: Mapping[str, type[Any]] = {
     "world": World,
     "data": Data,
     "feedback": Feedback,
+    "principles": Principles,
     "model": Model,
     "warm_start": WarmStart,
     "optimiser": Optimiser,
@@ -57,8 +58,10 @@ class Setting:
 
 
 def settings(algorithm: type[Any] | None = None) -> dict[str, Setting]:
-    """All settings by flat name, those of the algorithm included if its class is given."""
+    """All settings by flat name; if the class of an algorithm is given, its own and those that mean something to it."""
     kinds = dict(PARTS) if algorithm is None else {**PARTS, "algorithm": algorithm}
+    if algorithm is not None and not getattr(algorithm, "needs_principles", False):
+        del kinds["principles"]
     found: dict[str, Setting] = {}
     for part, kind in kinds.items():
         types, texts = get_type_hints(kind), described(kind)
@@ -92,8 +95,8 @@ def assemble(algorithm: Any, values: Mapping[str, Any]) -> Training:
 
 
 def anchored(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with the model's folder and the file of data in full, so that a stored run, and an adapter in it, find
-    them from anywhere. A file takes the place of the environment.
+    """The values with files and folders in full, so that a stored run, and an adapter in it, find them from anywhere. A file
+    of data takes the place of the environment.
 
     Raises:
         TurnwiseError: a file and another environment than the one over its rows.
@@ -102,6 +105,16 @@ def anchored(values: Mapping[str, Any]) -> dict[str, Any]:
     model, data = values.get("model"), values.get("data")
     if isinstance(model, str) and not Path(model).is_absolute() and _is_model(Path(model)):
         full["model"] = str(Path(model).resolve())
+    if values.get("reward"):
+        from turnwise.rewards.named import anchored as in_full
+
+        full["reward"] = in_full(values["reward"])
+    if values.get("teacher"):
+        from turnwise.recipes.teachers import anchored as teacher_in_full
+
+        full["teacher"] = teacher_in_full(values["teacher"])
+    if values.get("principles"):
+        full["principles"] = str(Path(values["principles"]).absolute())
     if data:
         if Path(data).exists():
             full["data"] = str(Path(data).resolve())

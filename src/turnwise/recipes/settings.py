@@ -12,6 +12,7 @@ from turnwise.algorithms import NAMES
 from turnwise.envs.address import UNREACHABLE, address
 from turnwise.envs.registry import find
 from turnwise.errors import TurnwiseError
+from turnwise.recipes.constitutional import Principles
 from turnwise.recipes.rules import check, check_together
 
 
@@ -55,6 +56,7 @@ class Data:
     Attributes:
         data: JSONL, Parquet or CSV file, folder of ``datasets``, or hub id; empty for none.
         kind: What its rows are, by name (``turnwise data check`` lists them); ``auto`` reads it off the columns.
+        columns: Columns that go by another name there, as ``prompt=question completion=answer``.
         split: Split of a ``datasets`` folder or id.
         skip_bad: Train on the good rows of a file with bad ones, which otherwise stop the run.
         max_length: Rows with more tokens than this are bad; 0 for the model's own limit.
@@ -64,6 +66,7 @@ class Data:
 
     data: str = ""
     kind: str = "auto"
+    columns: str = ""
     split: str = "train"
     skip_bad: bool = False
     max_length: int = 0
@@ -81,6 +84,8 @@ class Feedback:
     Attributes:
         reward: Rewards by name, with weights if you like: ``rewards.py:polite=0.5, runs/reward-model, environment``. Empty
             for what the environment pays.
+        teacher: Who compares the episodes of a start state, in place of a reward: ``principles:FILE``, ``judge:FOLDER``,
+            ``judge:URL#MODEL`` or ``file.py:name``. An episode is paid the share of its comparisons that it won.
         form: What a reward function is given: ``text``, or ``messages`` with roles; auto gives what the data has.
         step_end: Text that ends a step of reasoning; each step of a reply becomes a turn with a reward of its own. Empty
             keeps replies whole.
@@ -88,6 +93,7 @@ class Feedback:
     """
 
     reward: str = ""
+    teacher: str = ""
     form: Literal["auto", "text", "messages"] = "auto"
     step_end: str = ""
     reward_deadline: float = 600.0
@@ -186,6 +192,7 @@ class Training:
         optimiser: What moves the weights.
         data: A file in place of an environment.
         feedback: Who pays.
+        principles: What `constitutional` criticises and compares replies by.
         steps: Iterations.
         seed: Seed of everything: weights, tasks, sampling, minibatches.
         save_every: Iterations between checkpoints.
@@ -200,6 +207,7 @@ class Training:
     optimiser: Optimiser = field(default_factory=Optimiser)
     data: Data = field(default_factory=Data)
     feedback: Feedback = field(default_factory=Feedback)
+    principles: Principles = field(default_factory=Principles)
     steps: int = 30
     seed: int = 0
     save_every: int = 10
@@ -237,6 +245,7 @@ class Training:
             "world": World,
             "data": Data,
             "feedback": Feedback,
+            "principles": Principles,
             "model": Model,
             "warm_start": WarmStart,
             "optimiser": Optimiser,

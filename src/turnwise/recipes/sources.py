@@ -21,6 +21,16 @@ def learns_from(training: Training) -> str:
     return str(getattr(training.algorithm, "learns_from", "rollouts"))
 
 
+def needs_principles(training: Training) -> bool:
+    """Whether the algorithm criticises and compares replies by principles."""
+    return bool(getattr(training.algorithm, "needs_principles", False))
+
+
+def needs_judge(training: Training) -> bool:
+    """Whether the algorithm trains a judge first, and then climbs what it says."""
+    return bool(getattr(training.algorithm, "needs_judge", False))
+
+
 def resolve_env(training: Training, env: EnvSpec | Callable[..., Any] | None) -> EnvSpec:
     """The description of the run's environment.
 
@@ -94,26 +104,37 @@ def make_source(training: Training, world: EnvSpec, model: Any, transcripts: Seq
         TurnwiseError: prompts that nobody would judge.
     """
     kind = learns_from(training)
+    if needs_principles(training):
+        from turnwise.recipes import constitutional
+
+        return constitutional.make_source(training, world, model, training.principles)
     if kind != "rollouts":
         return logged(training, model, transcripts, grouped=kind == "preferences")
-    if training.world.env == PROMPTS and not training.feedback.reward:
+    if training.world.env == PROMPTS and not (training.feedback.reward or training.feedback.teacher):
         raise TurnwiseError(
             "prompts pay nothing by themselves: say who judges the replies, for example --reward rewards.py:f, "
-            "--reward runs/reward-model, --reward exact or --reward judge:URL"
+            "--reward runs/reward-model, --reward exact, --reward judge:URL#MODEL or --teacher principles:FILE"
         )
     return paid(training, world, model, make_collector(training, world, model))
 
 
 def paid(training: Training, world: EnvSpec, policy: Any, source: Any) -> Any:
-    """The source, its replies cut into steps and paid by the run's rewards; unchanged where the environment alone pays."""
+    """The source, its replies cut into steps and paid by the run's rewards or its teacher; unchanged where the environment
+    alone pays."""
     from turnwise.rollout import Judged
 
     if training.feedback.step_end:
         from turnwise.rollout import Stepwise
 
-        source = Stepwise(source, _separator(training.feedback.step_end))
+        source = Stepwise(source, policy.renderer, separator=_separator(training.feedback.step_end))
     rewards = rewards_of_run(training, world, policy)
-    return Judged(source, rewards) if rewards else source
+    source = Judged(source, rewards) if rewards else source
+    if training.feedback.teacher:
+        from turnwise.recipes.teachers import teacher_of
+        from turnwise.rollout import Asked
+
+        source = Asked(source, teacher_of(training.feedback.teacher, policy.renderer))
+    return source
 
 
 def held_out_rollouts(
@@ -192,13 +213,25 @@ def demonstrations(training: Training, world: EnvSpec, given: Sequence[Transcrip
     return demonstrate(world.make, seeds, skill=training.warm_start.skill, seed=training.seed, max_turns=limit)
 
 
+def prompt_rows(world: EnvSpec) -> Sequence[Any]:
+    """The rows that a world over a file asks; empty for any other world."""
+    asked: Any = getattr(world.make, "asked", None)
+    return asked(held_out=False) if asked else ()
+
+
 def texts(training: Training, world: EnvSpec, transcripts: Sequence[Transcript]) -> list[str]:
     """Texts that a from-scratch tokenizer has to know: the demonstrations, else what random play shows."""
     from turnwise.rollout import rehearse
 
     known = list(world.actions)
+    if needs_principles(training):
+        from turnwise.recipes.constitutional import vocabulary
+
+        known += vocabulary(training.principles)
     if training.data.data:
-        known += [str(row["prompt"]) for row in world.make.rows]
+        known += [str(row["prompt"]) for row in prompt_rows(world)]
+    if training.feedback.step_end or any(transcript.separator for transcript in transcripts):
+        known.append(_separator(training.feedback.step_end or "\n"))
     for transcript in transcripts:
         known += [*transcript.observations, *transcript.actions, transcript.last_obs, transcript.goal or ""]
     if transcripts or training.data.data:

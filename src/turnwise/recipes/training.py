@@ -33,7 +33,9 @@ from turnwise.recipes.sources import (
     logged,
     make_collector,
     make_source,
+    needs_judge,
     resolve_env,
+    stored_episodes,
     texts,
 )
 
@@ -131,6 +133,7 @@ def run(
     import torch
 
     from turnwise.learners import LocalLearner
+    from turnwise.recipes import self_judge
     from turnwise.runs import RunFolder, train
 
     if training.threads:
@@ -146,7 +149,7 @@ def run(
             model = first_model(training, lambda: texts(training, world, transcripts), folder.tokenizer)
             if training.data.data and demonstrations is None:
                 world, transcripts = _fitting(training, model, world, transcripts)
-            source = make_source(training, world, model, transcripts)
+            source = None if needs_judge(training) else make_source(training, world, model, transcripts)
         except BaseException:
             # A mistyped model or option leaves no run behind that would be in the way of the corrected command.
             if not resume:
@@ -165,6 +168,11 @@ def run(
                 if needs_critic(training):
                     model.value_head = critic
                     model.add_value_head()
+            judge = None
+            if source is None:
+                answers = stored_episodes(training, model, transcripts)
+                judge = self_judge.train_judge(training, model, answers, out, progress=progress)
+                source = self_judge.make_source(training, world, model, judge)
             learner = LocalLearner(
                 model,
                 lr=training.optimiser.lr or default_lr(training.model, scratch=5e-4),
@@ -173,6 +181,7 @@ def run(
                 max_grad_norm=training.optimiser.max_grad_norm,
                 max_tokens=training.optimiser.max_tokens,
                 reference=model.reference() if needs_reference(training) else None,
+                judge=judge,
                 seed=training.seed,
             )
             train(
@@ -187,7 +196,8 @@ def run(
                 progress=progress,
             )
         finally:
-            source.close()
+            if source is not None:
+                source.close()
     return Trained(out, training, model, world)
 
 

@@ -1,0 +1,99 @@
+"""What `turnwise recipe rlhf` shows: a table in the terminal, and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+COLUMNS = (
+    ("judge", "judge"),
+    ("gold", "gold"),
+    ("kl", "KL"),
+    ("insults", "insults"),
+    ("labels", "labels"),
+    ("tokens", "k tokens"),
+    ("seconds", "CPU s"),
+)
+"""Key and heading of each figure."""
+
+
+def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows: mean over seeds, with half its 95 % interval where it is a measurement."""
+    rows = []
+    for method in results["methods"]:
+        runs = [{**run, "labels": method["labels"]} for run in method["runs"]]
+        rows.append([method["label"], *(_cell([run[key] for run in runs], key) for key, _ in COLUMNS)])
+    return ["method", *(heading for _, heading in COLUMNS)], rows
+
+
+def _cell(values: Sequence[float], key: str) -> str:
+    from turnwise.runs import across_runs
+
+    estimate = across_runs(values)
+    if key in ("labels", "tokens", "seconds"):
+        return f"{estimate.mean / (1000 if key == 'tokens' else 1):.0f}" if estimate.mean else "–"
+    if estimate.n == 1:
+        return f"{estimate.mean:.2f}"
+    return f"{estimate.mean:.2f} ± {estimate.high - estimate.mean:.2f}"
+
+
+def caption(results: Mapping[str, Any]) -> str:
+    """How the figures came about."""
+    n = results["seeds"]
+    spread = "mean ± half of the 95 % t interval" if n > 1 else "one seed, so no interval"
+    note = " Quick form: too short to learn anything, only to see that it works." if results["quick"] else ""
+    return (
+        f"{n} seed{'s' * (n > 1)}, each with data of its own, {spread}; {results['episodes']} held-out orders for each figure. "
+        "Judge: mean score of the reward model, whose zero means nothing. Gold: what the replies are worth, at most 2.5. KL: nats "
+        "per reply from the start model. Labels: compared pairs that the method or its judge learnt from."
+        f"{note}"
+    )
+
+
+def show(results: Mapping[str, Any]) -> None:
+    """Print the table."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    heading, rows = table(results)
+    grid = Table(title="Orders and replies, one turn each", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)  # fmt: skip
+    for i, name in enumerate(heading):
+        grid.add_column(name, justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        grid.add_row(*(cell.replace(" ± ", "±") for cell in row))
+    console.print(grid)
+    console.print(caption(results), style="dim")
+
+
+def write(results: Mapping[str, Any], out: Path) -> Path:
+    """Write ``report.html``: the table, the two ratings, and a page for each first run to step through."""
+    from turnwise.recipes.report import report
+    from turnwise.runs import across_runs
+    from turnwise.runs.figures import dot_interval_chart
+    from turnwise.runs.page import Section, write_page
+    from turnwise.runs.page import table as html_table
+
+    heading, rows = table(results)
+    charts = []
+    for key, name in (("gold", "gold rating"), ("judge", "the judge's rating"), ("kl", "nats from the start model")):
+        dots = [(m["label"], across_runs([run[key] for run in m["runs"]])) for m in results["methods"]]
+        charts.append(dot_interval_chart(dots, title=name))
+    folders = [out / f"{method['slug']}-0" for method in results["methods"]]
+    links = [
+        [folder.name, Markup(f'<a href="{report(folder).relative_to(out)}">curves and replies</a>')]
+        for folder in folders
+    ]
+    return write_page(
+        "turnwise: one-turn methods",
+        [
+            Section("Orders and replies", [html_table(heading, rows, figures=len(COLUMNS)), caption(results), *charts]),
+            Section("Runs", [html_table(["run", ""], links)]),
+        ],
+        out / "report.html",
+        lead="The same start model, the same orders; what differs is who says what is good, and how the weights move.",
+    )
