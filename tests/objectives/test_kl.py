@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,6 +68,33 @@ def test_the_size_of_each_gradient(make_episode: Callable[..., Episode]) -> None
     assert size(lambda: obj.kl_loss("k3", weighted=True)) == pytest.approx(0.3341, abs=5e-5)
     assert float(rewarded(obj.k1, make_episode).norm()) == pytest.approx(0.3341, abs=5e-5)
     assert float(rewarded(obj.k3, make_episode).norm()) == pytest.approx(0.1667, abs=5e-5)
+
+
+def test_the_table_of_the_docs(make_episode: Callable[..., Episode]) -> None:
+    """Row by row: the norm of each form's gradient, and which divergence it is the gradient of."""
+    logits, reference = categorical()
+    logp = logits.log_softmax(-1)
+    (in_loss,) = torch.autograd.grad((logp.detach().exp() * obj.k1(logp, reference)).sum(), logits)
+    found = {
+        "k1 in the loss": in_loss,
+        "k2 in the loss": expected(lambda: obj.kl_loss("k2"), make_episode),
+        "k3 in the loss": expected(lambda: obj.kl_loss("k3"), make_episode),
+        "ρ·k1 in the loss": expected(lambda: obj.kl_loss("k1", weighted=True), make_episode),
+        "ρ·k3 in the loss": expected(lambda: obj.kl_loss("k3", weighted=True), make_episode),
+        "k1 in the reward": rewarded(obj.k1, make_episode),
+        "k3 in the reward": rewarded(obj.k3, make_episode),
+    }
+    reverse, forward = true_gradients()
+    descended = {"nothing": torch.zeros(6), "KL(π‖ref)": reverse, "KL(ref‖π)": forward}
+    page = (Path(__file__).parents[2] / "docs" / "credit.md").read_text(encoding="utf-8")
+    table = page.partition("| form | norm | descends | verdict |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert {form: norm for form, norm, _, _ in rows} == {
+        form: f"{float(gradient.norm()):.4f}" for form, gradient in found.items()
+    }
+    for form, _, divergence, _ in rows:
+        same = {name for name, truth in descended.items() if torch.allclose(found[form], truth, atol=1e-6)}
+        assert same == ({divergence} if divergence in descended else set())
 
 
 def test_which_divergence_each_form_descends(make_episode: Callable[..., Episode]) -> None:

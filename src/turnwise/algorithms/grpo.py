@@ -61,8 +61,9 @@ class GRPO(Surrogate):
         clip_high: Trust region above 1, where it is not as wide as below; 0 makes it as wide.
         normalise: Divide a group's advantages by the standard deviation of its returns.
         spread: Whose standard deviation it is: the group's, or that of all returns of the iteration.
-        kl_loss: Make the divergence a term of the loss instead of taking k1 off the reward: k2; k3 (as published); weighted-k1
-            or weighted-k3, times the probability ratio. k3 alone descends the forward divergence, and k1 alone nothing.
+        kl_loss: Make the divergence a term of the loss, of weight kl_coef, instead of taking k1 off the reward: k2; k3 (as
+            published); weighted-k1 or weighted-k3, times the probability ratio. k3 alone descends the forward divergence,
+            and k1 alone nothing.
     """
 
     groups: int = 8
