@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
+from time import perf_counter
 from typing import Any
 
 from rich.text import Text
@@ -13,6 +14,7 @@ from rich.text import Text
 from turnwise.cli.console import columns, output, pairs, say
 from turnwise.cli.parsing import Flag, parse
 from turnwise.envs.errors import NotOffered
+from turnwise.envs.reasoning_gym import PREFIX, ReasoningGymEnv, names
 from turnwise.envs.registry import EnvSpec, ids, make, missing_options, spec
 
 _OWN = (
@@ -30,7 +32,9 @@ def main(arguments: Sequence[str]) -> int:
         TurnwiseError: no such environment or option.
     """
     values = parse("envs", _DESCRIPTION, {"": _OWN}, arguments)
-    if values["name"]:
+    if values["name"].rstrip("/") == PREFIX.rstrip("/"):
+        _list_reasoning()
+    elif values["name"]:
         _show(values["name"], values["seed"])
     else:
         _list()
@@ -50,7 +54,26 @@ def _list() -> None:
         table.add_row(name, what, str(found.max_turns or ""), found.reward_density, action)
     console.print(table)
     say(console, "every other MiniGrid-* and BabyAI-* id works too; your own is file.py:name")
+    say(console, _reasoning())
     say(console, "more about one: turnwise envs NAME      try it: turnwise play NAME")
+
+
+def _reasoning() -> str:
+    """The family of reasoning-gym in a line."""
+    family = spec(f"{PREFIX}NAME")
+    if not installed(family):
+        return f"{PREFIX}NAME asks the tasks of reasoning-gym; needs {install(family)}"
+    return f"{PREFIX}NAME asks one of {len(names())} kinds of reasoning tasks; their names: turnwise envs {PREFIX.rstrip('/')}"
+
+
+def _list_reasoning() -> None:
+    console = output()
+    family = spec(f"{PREFIX}NAME")
+    if not installed(family):
+        console.print(pairs([("needs", install(family))]))
+        return
+    console.print(" ".join(names()))
+    say(console, f"more about one: turnwise envs {PREFIX}NAME")
 
 
 def _beginning(observation: str, length: int = 110) -> str:
@@ -89,7 +112,7 @@ def _show(name: str, seed: int) -> None:
         ("says", observation),
         ("actions", _actions(found, world, several=several)),
         ("expert", "-" if several else _expert(world)),
-        ("optimum", _optimum(found)),
+        *([("always", _floor(found.id))] if isinstance(world, ReasoningGymEnv) else [("optimum", _optimum(found))]),
         ("options", _options(found)),
     ]
     world.close()
@@ -139,6 +162,19 @@ def _optimum(found: EnvSpec) -> str:
     return f"{best:.4g} expected return (random actions: {random:.4g}), by dynamic programming over {tabular.n_states:,} states"
 
 
+def _floor(name: str, n: int = 64) -> str:
+    """What always giving the same answer earns."""
+    from turnwise.recipes.reasoning import floor
+    from turnwise.rollout.task import TRAIN_SEEDS
+
+    began = perf_counter()
+    make(name).reset(seed=TRAIN_SEEDS)
+    if perf_counter() - began > 0.1:
+        return "not tried here, because its items take long to make"
+    found = floor(name, range(TRAIN_SEEDS, TRAIN_SEEDS + n))
+    return f"answering {_beginning(found.answer, 60)!r} scores {found.score:.2f} (mean of {n} items, {found.tried} answers tried)"
+
+
 def _options(found: EnvSpec) -> str:
     """Options with their defaults, as they are written after the name."""
     options = option_defaults(found)
@@ -147,7 +183,8 @@ def _options(found: EnvSpec) -> str:
     example = next(iter(options))
     more = ", …" if _takes_more(found) else ""
     listed = ", ".join(
-        name if default is inspect.Parameter.empty else f"{name}={default}" for name, default in options.items()
+        name if default is inspect.Parameter.empty else f"{name}={_beginning(str(default), 40)}"
+        for name, default in options.items()
     )
     return f"{listed}{more}\nwritten as {found.id.partition('?')[0]}?{example}=VALUE, several joined by &"
 
