@@ -134,6 +134,28 @@ def test_figures_are_taken_before_the_update_and_booked_to_their_episodes() -> N
     assert improvement.metrics["lr"][1] == 5.0
 
 
+@pytest.mark.parametrize("lora", ["", "r=2,dropout=0.1"])
+def test_a_resumed_run_is_the_run(lora: str) -> None:
+    if lora:
+        pytest.importorskip("peft")
+    pairs, _ = preferences(24, 6)
+    source, method = Logged(pairs, seed=1, grouped=True), RewardModel(groups=8, minibatch=4)
+
+    def begin() -> LocalLearner:
+        return LocalLearner(Scorer.of(Policy(build_model(TOKENIZER), TOKENIZER), lora=lora), lr=1e-3, seed=1)
+
+    def go_on(learner: LocalLearner, iterations: range) -> Any:
+        return [method.improve(learner, method.collect(source, i)).metrics for i in iterations][-1]
+
+    whole = go_on(begin(), range(4))
+    first = begin()
+    go_on(first, range(2))
+    tensors, info = first.state()
+    second = begin()
+    second.restore({name: tensor.clone() for name, tensor in tensors.items()}, info)
+    assert go_on(second, range(2, 4)) == whole
+
+
 def test_what_holds_no_preference_is_named() -> None:
     learner = LocalLearner(Scorer.of(Policy(build_model(TOKENIZER), TOKENIZER)))
     same = [episode(["fern"], 1.0, "a"), episode(["iris"], 1.0, "a"), episode(["iris"], 1.0, "b")]

@@ -256,6 +256,8 @@ def test_what_cannot_score_is_named_with_the_remedy(tmp_path: Path) -> None:
     scorer("process").save(tmp_path / "process")
     with pytest.raises(TurnwiseError, match="kind='process'"):
         Scorer.from_pretrained(tmp_path / "process")
+    with pytest.raises(TurnwiseError, match="scores, not one that writes"):
+        Policy.from_pretrained(tmp_path / "process")
     (tmp_path / "empty").mkdir()
     with pytest.raises(TurnwiseError, match=r"empty.*\n.*config.json"):
         Scorer.from_pretrained(tmp_path / "empty")

@@ -133,6 +133,12 @@ class Policy:
             AutoModelForCausalLM, stored[0] if stored else path, dtype=dtype, device=device,
             trust_remote_code=trust_remote_code, quantise=quantise,
         )  # fmt: skip
+        made_for = (model.config.architectures or [""])[0]
+        if made_for.endswith("Classification") or (stored and stored[1] in ("SEQ_CLS", "TOKEN_CLS")):
+            raise TurnwiseError(
+                f"{str(path)!r} is a model that scores, not one that writes: it has no output head. Begin with the model it was "
+                "made of; to be paid by it, name it as a reward (--reward FOLDER)"
+            )
         tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
         if stored:
             model = with_stored_adapter(model, folder)
