@@ -79,7 +79,7 @@ def caption(results: Mapping[str, Any]) -> str:
 
 
 def show(results: Mapping[str, Any]) -> None:
-    """Print the table and the verdict."""
+    """Print the table and the verdict; narrow enough for 80 columns, so without the greedy figures."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -87,10 +87,11 @@ def show(results: Mapping[str, Any]) -> None:
     console = Console()
     heading, rows = table(results)
     grid = Table(title="Reasoning by final answer", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)  # fmt: skip
-    for i, name in enumerate(heading):
-        grid.add_column(name, justify="right" if i else "left", no_wrap=True)
+    shown = [i for i, name in enumerate(heading) if name != "greedy"]
+    for i in shown:
+        grid.add_column(heading[i], justify="right" if i else "left", no_wrap=True)
     for row in rows:
-        grid.add_row(*(cell.replace(" ± ", "±") for cell in row))
+        grid.add_row(*(row[i].replace(" ± ", "±") for i in shown))
     console.print(grid)
     console.print(verdict(results))
     console.print(caption(results), style="dim")
