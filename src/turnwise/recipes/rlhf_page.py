@@ -12,9 +12,9 @@ COLUMNS = (
     ("judge", "judge"),
     ("gold", "gold"),
     ("kl", "KL"),
-    ("insults", "insults"),
+    ("insults", "rude"),
     ("labels", "labels"),
-    ("tokens", "k tokens"),
+    ("tokens", "k tok"),
     ("seconds", "CPU s"),
 )
 """Key and heading of each figure."""
@@ -24,9 +24,15 @@ def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Heading and rows: mean over seeds, with half its 95 % interval where it is a measurement."""
     rows = []
     for method in results["methods"]:
-        runs = [{**run, "labels": method["labels"]} for run in method["runs"]]
+        runs = [{**run, "labels": method["labels"]} for run in figures(results, method)]
         rows.append([method["label"], *(_cell([run[key] for run in runs], key) for key, _ in COLUMNS)])
     return ["method", *(heading for _, heading in COLUMNS)], rows
+
+
+def figures(results: Mapping[str, Any], method: Mapping[str, Any]) -> list[dict[str, float]]:
+    """The runs of a method; the judge's rating counts from that of the start model, because its zero means nothing."""
+    starts = results["methods"][0]["runs"]
+    return [{**run, "judge": run["judge"] - start["judge"]} for run, start in zip(method["runs"], starts, strict=True)]
 
 
 def _cell(values: Sequence[float], key: str) -> str:
@@ -35,9 +41,12 @@ def _cell(values: Sequence[float], key: str) -> str:
     estimate = across_runs(values)
     if key in ("labels", "tokens", "seconds"):
         return f"{estimate.mean / (1000 if key == 'tokens' else 1):.0f}" if estimate.mean else "–"
+    if key == "insults":
+        return f"{estimate.mean:.1%}"
+    digits = 1 if key == "kl" else 2
     if estimate.n == 1:
-        return f"{estimate.mean:.2f}"
-    return f"{estimate.mean:.2f} ± {estimate.high - estimate.mean:.2f}"
+        return f"{estimate.mean:.{digits}f}"
+    return f"{estimate.mean:.{digits}f} ± {estimate.high - estimate.mean:.{digits}f}"
 
 
 def caption(results: Mapping[str, Any]) -> str:
@@ -47,8 +56,9 @@ def caption(results: Mapping[str, Any]) -> str:
     note = " Quick form: too short to learn anything, only to see that it works." if results["quick"] else ""
     return (
         f"{n} seed{'s' * (n > 1)}, each with data of its own, {spread}; {results['episodes']} held-out orders for each figure. "
-        "Judge: mean score of the reward model, whose zero means nothing. Gold: what the replies are worth, at most 2.5. KL: nats "
-        "per reply from the start model. Labels: compared pairs that the method or its judge learnt from."
+        "Judge: mean score of the reward model, above that of the start model's replies. Gold: what the replies are worth, at "
+        "most 2.5. KL: nats per reply from the start model. Rude: share of replies with an insult. Labels: compared pairs "
+        "that the method or its judge learnt from."
         f"{note}"
     )
 
@@ -61,7 +71,8 @@ def show(results: Mapping[str, Any]) -> None:
 
     console = Console()
     heading, rows = table(results)
-    grid = Table(title="Orders and replies, one turn each", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)  # fmt: skip
+    title = "Orders and replies, one turn each"
+    grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for i, name in enumerate(heading):
         grid.add_column(name, justify="right" if i else "left", no_wrap=True)
     for row in rows:
@@ -80,8 +91,12 @@ def write(results: Mapping[str, Any], out: Path) -> Path:
 
     heading, rows = table(results)
     charts = []
-    for key, name in (("gold", "gold rating"), ("judge", "the judge's rating"), ("kl", "nats from the start model")):
-        dots = [(m["label"], across_runs([run[key] for run in m["runs"]])) for m in results["methods"]]
+    for key, name in (
+        ("gold", "gold rating"),
+        ("judge", "the judge's rating, above the start"),
+        ("kl", "nats from the start model"),
+    ):
+        dots = [(m["label"], across_runs([run[key] for run in figures(results, m)])) for m in results["methods"]]
         charts.append(dot_interval_chart(dots, title=name))
     folders = [out / f"{method['slug']}-0" for method in results["methods"]]
     links = [
