@@ -21,6 +21,7 @@ from turnwise.recipes.constitutional import (
     FILES,
     Principles,
     check_principles,
+    evaluation_rewards,
     make_source,
     vocabulary,
     write_procedure,
@@ -28,6 +29,7 @@ from turnwise.recipes.constitutional import (
 from turnwise.recipes.settings import Data, Training, World
 from turnwise.recipes.sources import resolve_env
 from turnwise.rollout.constitution import distil
+from turnwise.testing import build_dialogue
 from turnwise.text import Reader
 
 PROMPTS = ["tell me a joke", "tell me the news"]
@@ -96,6 +98,16 @@ def test_the_prompts_of_the_procedure_can_be_edited(files: Path) -> None:
     source.close()
 
 
+def test_an_evaluation_counts_violations(files: Path) -> None:
+    settings = Principles(principles=str(files / "principles.txt"))
+    _, _, policy = parts(files, settings)
+    _, pays = evaluation_rewards(settings, policy)["principles"]
+    spoken = [build_dialogue([("tell me a joke", reply)], policy.renderer) for reply in ("ok", "rain")]
+    assert [float(array.sum()) for array in pays(spoken)] == [0.0, -1.0]
+    (files / "words.txt").write_text("Be kind.")
+    assert evaluation_rewards(Principles(str(files / "words.txt"), critic="self", judge="self"), policy) == {}
+
+
 def test_what_cannot_work_is_refused(files: Path) -> None:
     for settings in ({"critic": "nobody"}, {"judge": "me"}, {"rounds": 0}, {"reviser": "rule"}):
         with pytest.raises(SettingsError, match=next(iter(settings))):
@@ -107,7 +119,7 @@ def test_what_cannot_work_is_refused(files: Path) -> None:
         check_principles(Principles(principles=str(files / "words.txt")))
     with pytest.raises(TurnwiseError, match="there is no folder"):
         check_principles(Principles(principles=str(files / "principles.txt"), procedure=str(files / "none")))
-    settings = Principles(principles=str(files / "principles.txt"), critic="self")
+    settings = Principles(principles=str(files / "principles.txt"))
     training, _, policy = parts(files, settings)
     with pytest.raises(TurnwiseError, match="no prompts"):
         make_source(training, spec("guess"), policy, settings)

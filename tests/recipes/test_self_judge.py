@@ -17,6 +17,7 @@ from turnwise.errors import TurnwiseError
 from turnwise.learners import LocalLearner
 from turnwise.models import Policy, Sampling, Scorer, build_model, build_tokenizer
 from turnwise.recipes.self_judge import (
+    conclude,
     judge_before_generating,
     make_source,
     overoptimisation,
@@ -39,7 +40,7 @@ def labelled(tmp_path: Path) -> Path:
     rows = []
     for _ in range(60):
         words = [rng.choice(WORDS) for _ in range(3)]
-        rows.append({"prompt": "speak", "completion": " ".join(words), "label": "good" in words})
+        rows.append({"prompt": rng.choice(["speak", "talk"]), "completion": " ".join(words), "label": "good" in words})
     path = tmp_path / "labelled.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "gold.py").write_text(
@@ -58,7 +59,7 @@ def test_a_run_from_judge_to_page(labelled: Path, tmp_path: Path) -> None:
         feedback=Feedback(reward=f"{tmp_path / 'gold.py'}:gold"),
     )
     world = resolve_env(training, None)
-    tokenizer = build_tokenizer(["speak", *WORDS])
+    tokenizer = build_tokenizer(["speak talk", *WORDS])
 
     def policy() -> Policy:
         return Policy(build_model(tokenizer, seed=1, context=32), tokenizer, sampling=Sampling(max_tokens=5))
@@ -88,6 +89,22 @@ def test_a_run_from_judge_to_page(labelled: Path, tmp_path: Path) -> None:
     assert "gold" in page
     with pytest.raises(TurnwiseError, match="no figures of a judge"):
         overoptimisation(out / "judge")
+    assert "before and while generating" not in conclude(training, judge, out).read_text()  # nothing was held out
+
+
+def test_held_out_rows_are_what_the_curve_is_drawn_of(labelled: Path, tmp_path: Path) -> None:
+    training = Training(SelfJudge(), World(env="prompts"), data=Data(data=str(labelled), held_out=0.5))
+    tokenizer = build_tokenizer(["speak talk", *WORDS])
+    judge = Scorer.of(Policy(build_model(tokenizer, seed=1, context=32), tokenizer))
+    out = tmp_path / "run"
+    RunFolder.create(out, {}, seeds={}).close()
+    (out / "metrics.jsonl").write_text(json.dumps({"iteration": 1, "judge/proxy": 0.5, "judge/kl": -0.1}) + "\n")
+    page = conclude(training, judge, out).read_text()
+    assert "before and while generating" in page
+    assert "gold 0" not in page  # nobody said what is true
+    curves = overoptimisation(out)
+    assert curves.root_kl.tolist() == [0.0]
+    assert np.isnan(curves.gold).all()
 
 
 class Reads:

@@ -91,6 +91,8 @@ def test_who_writes_nothing_revises_nothing() -> None:
     assert reviewer(PRINCIPLES, by_rule, RENDERER)([cut]) == [cut]
     endless = replace(episodes[0], turns=(replace(episodes[0].turns[0], stop=Stop.LENGTH),))
     assert reviewer(PRINCIPLES, by_rule, RENDERER)([endless]) == [endless]
+    with pytest.raises(TurnwiseError, match="has 2 turns"):
+        reviewer(PRINCIPLES, by_rule, RENDERER)([spoken("sun", "rain")])
     with pytest.raises(TurnwiseError, match="at least one of each"):
         reviewer(PRINCIPLES, by_rule, RENDERER, rounds=0)
 

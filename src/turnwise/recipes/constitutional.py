@@ -138,7 +138,7 @@ def make_source(training: Training, world: EnvSpec, policy: Any, settings: Princ
     from turnwise.rollout.constitution import Constitution, by_chat, reviewer
     from turnwise.text.procedure import Procedure, by_rule
 
-    principles = check_principles(settings)
+    principles, prompts = check_principles(settings), _prompts(world)
     procedure = Procedure.read(settings.procedure or None)
     writer = (
         None if settings.critic == "self" else by_rule if settings.critic == "rule" else by_chat(_chat(settings.critic))
@@ -149,9 +149,23 @@ def make_source(training: Training, world: EnvSpec, policy: Any, settings: Princ
     else:
         # The whole dialogue has to stay in the context, and is longer than the one turn of a reply.
         lived = dataclasses.replace(training.world, memory=-1, compact=False, max_turns=0)
-        make = partial(ConstitutionEnv, _prompts(world), principles, procedure, rounds=settings.rounds, critic=writer)
+        make = partial(ConstitutionEnv, prompts, principles, procedure, rounds=settings.rounds, critic=writer)
         revise = make_collector(dataclasses.replace(training, world=lived), world, policy, make_env=make)
     return Constitution(replies, revise, judge_of(settings, principles, policy, replies))
+
+
+def evaluation_rewards(settings: Principles, policy: Any) -> dict[str, Any]:
+    """What pays in an evaluation: minus the violated principles, as far as they can be checked; nothing where none can.
+
+    Raises:
+        TurnwiseError: principles that cannot be read.
+    """
+    from turnwise.rewards.principles import PrincipleReward
+
+    principles = check_principles(settings)
+    if not any(principle.check for principle in principles):
+        return {}
+    return {"principles": (1.0, PrincipleReward(principles, policy.renderer))}
 
 
 def judge_of(settings: Principles, principles: Sequence[Principle], policy: Any, replies: Any) -> Any:

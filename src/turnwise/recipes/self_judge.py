@@ -257,3 +257,21 @@ def write_report(out: str | Path, curve: JudgeCurve | None = None) -> Path:
     run = overoptimisation(out)
     last = f"judge {run.proxy[-1]:.2f}, gold {run.gold[-1]:.2f}, √KL {run.root_kl[-1]:.2f} in the last iteration."
     return write_page("Self-judge", [Section("Curves", [last, *charts(curve, run)])], Path(out) / "self-judge.html")
+
+
+def conclude(training: Training, judge: Scorer, out: str | Path) -> Path:
+    """Write the figures of a finished run; with held-out rows, also what the judge knew of them before and while they began.
+
+    Returns:
+        The page.
+
+    Raises:
+        TurnwiseError: the folder holds no run of self-judge, or its file cannot be read.
+    """
+    from turnwise.data import transcripts
+    from turnwise.recipes.dataset import read
+    from turnwise.recipes.sources import stored_episodes
+
+    held_out = read(training).held_out
+    episodes = stored_episodes(training, judge, transcripts(held_out)) if len(held_out) else []
+    return write_report(out, judge_before_generating(judge, episodes) if episodes else None)

@@ -18,6 +18,7 @@ from turnwise.engines.chat import Chat
 from turnwise.episode import Episode, Source, Stop, Turn
 from turnwise.errors import TurnwiseError
 from turnwise.rewards import Reward
+from turnwise.rewards.reward import where
 from turnwise.rollout.collector import Versioned
 from turnwise.rollout.judged import Judged, Rollouts
 from turnwise.text import Reader, Renderer
@@ -94,7 +95,7 @@ def reviewer(
         rounds: Critiques and revisions of one reply.
 
     Raises:
-        TurnwiseError: no principle, or no round.
+        TurnwiseError: no principle, or no round; when it is asked, an episode of several turns, which is no reply.
     """
     if not principles or rounds < 1:
         raise TurnwiseError(f"{len(principles)} principles and {rounds} rounds: a revision needs at least one of each")
@@ -102,6 +103,11 @@ def reviewer(
 
     def review(episodes: list[Episode]) -> list[Episode]:
         result = list(episodes)
+        long = [episode for episode in episodes if len(episode.turns) > 1]
+        if long:
+            raise TurnwiseError(
+                f"{where(long[0])} has {len(long[0].turns)} turns; what is criticised and revised is one reply to a prompt"
+            )
         # An action that was cut short is no reply yet.
         open_ = [i for i, e in enumerate(episodes) if e.turns and e.terminated and e.turns[-1].stop is Stop.STOP]
         for step in range(rounds):
