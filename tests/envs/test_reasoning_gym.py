@@ -143,7 +143,7 @@ def test_known_before_it_is_made() -> None:
     [
         ("12", "12", None, "12"),
         ("  12\n", "12", None, "12"),
-        ("", None, None, None),
+        ("", "", None, None),
         ("<think>7 and 5</think> 12", "12", None, "12"),
         ("<think>12", None, None, None),
         ("<think>a</think>b</think>c", "c", None, "c"),
@@ -151,7 +151,7 @@ def test_known_before_it_is_made() -> None:
         ("<answer>1</answer> no <answer> 2 </answer>", "2", "2", "<answer>1</answer> no <answer> 2 </answer>"),
         ("<think><answer>1</answer></think>2", "2", None, "2"),
         ("a\n\nb\n", "a\n\nb", None, "b"),
-        ("<answer></answer>", None, None, "<answer></answer>"),
+        ("<answer></answer>", "", "", "<answer></answer>"),
         ("</answer>3<answer>", "</answer>3<answer>", None, "</answer>3<answer>"),
     ],
 )
@@ -188,6 +188,17 @@ def test_the_form_of_the_answer_is_asked_for() -> None:
     assert INSTRUCTIONS["whole"] not in make("reasoning-gym/gcd").reset(seed=0)[0]
     assert make("reasoning-gym/gcd?instruction=true").reset(seed=0)[0].endswith(INSTRUCTIONS["whole"])
     assert make("reasoning-gym/gcd", instruction="Go!").reset(seed=0)[0].endswith("\nGo!")
+
+
+def test_an_empty_answer_can_be_right() -> None:
+    # In `ab` everything may cancel out; elsewhere saying nothing is not right.
+    env = make("reasoning-gym/ab")
+    empty = next(seed for seed in range(500) if env.reset(seed=seed) and env.gold() == "")
+    env.reset(seed=empty)
+    *_, info = env.step("")
+    assert (info["success"], info["answered"]) == (1.0, 0.0)
+    env.reset(seed=0)
+    assert env.step("")[1] == 0.0
 
 
 class _Odd:

@@ -78,7 +78,8 @@ def option_defaults(name: str) -> dict[str, Any]:
 class ReasoningGymEnv(TextEnv):
     """One item of a reasoning-gym dataset: question, answer, score, end.
 
-    The figures of the episode are ``success`` (a score of at least 0.99), ``score``, ``answered`` (a final answer was found) and
+    The figures of the episode are ``success`` (a score of at least 0.99), ``score``, ``answered`` (a final answer
+    was found that is not empty) and
     ``unscored`` (the scorer raised, returned no number between 0 and 1, or was not given the answer, because it would have
     evaluated it).
 
@@ -141,7 +142,7 @@ class ReasoningGymEnv(TextEnv):
 
     def act(self, text: str) -> Outcome:
         said = final_answer(text, self.form)
-        self._answered = said is not None
+        self._answered = bool(said)
         if said is not None:
             self._judgement = judge(self._judge, said, self._item)
         return Outcome("", self._judgement.score, True)

@@ -67,7 +67,7 @@ def final_answer(text: str, form: AnswerForm = "whole") -> str | None:
 
     Everything up to the last ``</think>`` is reasoning, and a ``<think>`` that is not closed leaves no answer. Of the rest,
     ``whole`` takes what is inside the last ``<answer>…</answer>``, or all of it if there are no such tags; ``tag`` insists on the
-    tags; ``last-line`` takes the last line that is not blank. Blanks at both ends are dropped.
+    tags; ``last-line`` takes the last line that is not blank. Blanks at both ends are dropped; an empty answer is one too, and right where nothing is left over.
     """
     said = after_reasoning(text)
     if said is None:
@@ -77,8 +77,8 @@ def final_answer(text: str, form: AnswerForm = "whole") -> str | None:
     end = said.rfind("</answer>")
     start = said.rfind("<answer>", 0, end) if end >= 0 else -1
     if start >= 0:
-        return said[start + len("<answer>") : end].strip() or None
-    return None if form == "tag" else said.strip() or None
+        return said[start + len("<answer>") : end].strip()
+    return None if form == "tag" else said.strip()
 
 
 def make_safe() -> None:
