@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from turnwise.algorithms import SFT, RewardModel
 from turnwise.algorithms.constitutional import Constitutional
 from turnwise.algorithms.settings import SettingsError
 from turnwise.engines import LocalChat
@@ -24,10 +25,12 @@ from turnwise.recipes.constitutional import (
     evaluation_rewards,
     make_source,
     vocabulary,
+    write_preferences,
     write_procedure,
 )
-from turnwise.recipes.settings import Data, Training, World
+from turnwise.recipes.settings import Data, Model, Optimiser, Training, World
 from turnwise.recipes.sources import resolve_env
+from turnwise.recipes.training import run
 from turnwise.rollout.constitution import distil
 from turnwise.testing import build_dialogue
 from turnwise.text import Reader
@@ -96,6 +99,51 @@ def test_the_prompts_of_the_procedure_can_be_edited(files: Path) -> None:
     (episode,) = source.revisions(0, 1)
     assert Reader(policy.renderer).observation(episode, 1).startswith("is it kind?")
     source.close()
+
+
+def test_preferences_by_the_principles_train_a_preference_model(files: Path) -> None:
+    settings = Principles(principles=str(files / "principles.txt"))
+    training, world, policy = parts(files, settings)
+    source = make_source(training, world, policy, settings)
+    n = write_preferences(source, policy.renderer, files / "pairs.jsonl", groups=24)
+    source.close()
+    rows = [json.loads(line) for line in (files / "pairs.jsonl").read_text().splitlines()]
+    assert 0 < n == len(rows) <= 24
+    assert all("rain" in row["rejected"] and "rain" not in row["chosen"] for row in rows)
+    assert {row["prompt"] for row in rows} <= set(PROMPTS)
+    judge = Training(RewardModel(groups=8), data=Data(data=str(files / "pairs.jsonl")), steps=2)
+    trained = run(judge, files / "judge", progress=False)
+    assert trained.policy.kind == "reward"
+
+    class Alike:
+        def rollouts(self, iteration: int, groups: int, group_size: int) -> Any:
+            return [build_dialogue([("tell me a joke", "ok")], policy.renderer)] * groups
+
+    with pytest.raises(TurnwiseError, match="a better and a worse"):
+        write_preferences(Alike(), policy.renderer, files / "none.jsonl", groups=3)
+
+
+def test_a_run_from_its_settings(files: Path) -> None:
+    """Both phases, then an evaluation that counts violations."""
+    rows = [{"prompt": prompt, "completion": reply} for prompt in PROMPTS for reply in ("rain now", "ok now")]
+    (files / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    world = World(env="prompts", max_tokens=4)
+    start = Training(SFT(), world, data=Data(data=str(files / "chat.jsonl")), steps=30, optimiser=Optimiser(lr=3e-3))
+    run(start, files / "start", progress=False)
+    training = Training(
+        Constitutional(revisions=1, episodes=8, groups=8, group_size=2),
+        world,
+        Model(str(files / "start" / "final")),
+        data=Data(data=str(files / "prompts.jsonl")),
+        principles=Principles(principles=str(files / "principles.txt")),
+        optimiser=Optimiser(lr=1e-3),
+        steps=2,
+    )
+    trained = run(training, files / "run", progress=False)
+    imitation, preferences = (json.loads(line) for line in (files / "run" / "metrics.jsonl").read_text().splitlines())
+    assert imitation["revisions/complete"] > 0
+    assert "rewards/principles/mean" in preferences
+    assert trained.evaluate(8).episodes == 8
 
 
 def test_an_evaluation_counts_violations(files: Path) -> None:

@@ -191,6 +191,53 @@ def judge_of(settings: Principles, principles: Sequence[Principle], policy: Any,
     return Asked(replies, teacher, name="principles")
 
 
+def write_preferences(
+    source: Any, renderer: Any, path: str | Path, *, groups: int = 256, group_size: int = 2, iteration: int = 0
+) -> int:
+    """Write preferences by the principles into a JSONL file: ``prompt``, ``chosen`` and ``rejected``, a pair for each group.
+
+    They train a preference model (``turnwise train reward-model --data FILE``), which can then pay `ppo`, or offline `dpo`.
+
+    Args:
+        source: Of `make_source`.
+        renderer: The policy's.
+        path: The file.
+        groups: Prompts to reply to.
+        group_size: Replies to each; the best and the worst are the pair, and groups that are all alike give none.
+        iteration: Which prompts and which noise; another number gives others.
+
+    Returns:
+        The number of pairs.
+
+    Raises:
+        TurnwiseError: no group has a better and a worse reply, or the file cannot be written.
+    """
+    import json
+
+    from turnwise.credit import best_and_worst
+    from turnwise.text import Reader
+
+    reader = Reader(renderer)
+    episodes = [e for e in source.rollouts(iteration, groups, group_size) if e.turns and not e.failed]
+    # An empty reply has no row: files of preferences hold texts.
+    episodes = [e for e in episodes if reader.action(e, 0)]
+    pairs = best_and_worst([e.undiscounted_return for e in episodes], [e.group for e in episodes])
+    if not pairs:
+        raise TurnwiseError(
+            f"none of {groups} groups of {group_size} replies has a better and a worse one; ask for more groups or larger ones"
+        )
+    rows = []
+    for better, worse in pairs:
+        prompt = reader.observation(episodes[better], 0)
+        chosen, rejected = (reader.action(episodes[i], 0) for i in (better, worse))
+        rows.append(json.dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected}, ensure_ascii=False))
+    try:
+        Path(path).write_text("\n".join(rows) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise TurnwiseError(f"cannot write {str(path)!r}: {error.strerror}; name another file") from error
+    return len(rows)
+
+
 def _chat(name: str) -> Chat:
     """The model behind ``judge:FOLDER`` or ``judge:URL#MODEL``, to talk to."""
     from turnwise.engines import Endpoint
