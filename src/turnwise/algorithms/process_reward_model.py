@@ -7,7 +7,7 @@ policy (`turnwise.rollout.MonteCarlo`), NaN where nobody knows. The figures of a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,22 +29,31 @@ class ProcessRewardModel:
     """Right or wrong, step by step.
 
     Attributes:
-        learns_from: What kind of data it needs.
-        trains: What kind of model it moves.
+        trains: What kind of model it moves; no hyperparameter.
         last_step_only: Learn from the label of each answer's last step alone: an outcome reward model.
         episodes: Answers per iteration.
         minibatch: Steps per optimizer step.
+        samples: With a number, steps are those of the start model's own answers, each labelled by finishing the answer so
+            many times and asking who judges it; 0 takes labelled steps from a file.
+        label: A step is right if any continuation succeeds (hard), to the extent that they do (soft), or if more than half do
+            (majority).
     """
 
-    learns_from: ClassVar[str] = "steps"
     trains: ClassVar[str] = "process-reward-model"
 
     last_step_only: bool = False
     episodes: int = 32
     minibatch: int = 32
+    samples: int = 0
+    label: Literal["hard", "soft", "majority"] = "hard"
 
     def __post_init__(self) -> None:
         check_settings(self)
+
+    @property
+    def learns_from(self) -> str:
+        """``steps`` in a file, or ``rollouts``."""
+        return "rollouts" if self.samples else "steps"
 
     def collect(self, source: Any, iteration: int) -> list[Episode]:
         """The next answers."""

@@ -18,7 +18,11 @@ _RULES: dict[str, tuple[Any, str]] = {
     "judge_passes": (lambda x: x >= 1, "a judge that has seen no label says nothing; use at least 1"),
     "episodes": (lambda x: x >= 1, "an iteration needs at least one episode"),
     "groups": (lambda x: x >= 1, "an iteration needs at least one start state"),
-    "group_size": (lambda x: x >= 2, "gives zero advantage; use a critic (ppo) or group_size ≥ 2"),
+    "group_size": (
+        lambda x: x >= 2,
+        "an episode alone has nothing to be compared with; use group_size ≥ 2, or a critic (ppo)",
+    ),
+    "samples": (lambda x: x >= 0, "use 0 for labels from a file, or a number of continuations; 8 is usual"),
     "gamma": (lambda x: 0 <= x <= 1, "a discount lies in [0, 1]"),
     "lam": (lambda x: 0 <= x <= 1, "the trace decay lies in [0, 1]"),
     "clip": (lambda x: 0 < x <= 1, "a trust region needs a positive width, at most 1; 0.2 is usual"),

@@ -46,11 +46,26 @@ def main(arguments: Sequence[str]) -> int:
     """
     if arguments[:1] == ["check"]:
         return _check(arguments[1:])
+    if arguments[:1] in (["procedure"], ["preferences"]):
+        from turnwise.cli import principles
+
+        write = principles.write_procedure if arguments[0] == "procedure" else principles.write_preferences
+        return write(arguments[1:])
     if arguments and arguments[0] not in ("-h", "--help"):
-        raise TurnwiseError(f"there is no command `data {arguments[0]}`; say turnwise data check FILE")
+        raise TurnwiseError(
+            f"there is no command `data {arguments[0]}`; there are check FILE, procedure FOLDER and preferences RUN"
+        )
     console = output()
-    say(console, Text("usage: ", style="bold"), "turnwise data check FILE [OPTIONS]\n")
-    say(console, _DESCRIPTION, "\n")
+    say(console, Text("usage: ", style="bold"), "turnwise data check FILE [OPTIONS]")
+    say(
+        console,
+        "       turnwise data procedure FOLDER           principles and prompts of constitutional, to be edited",
+    )
+    say(
+        console,
+        "       turnwise data preferences RUN --out FILE   pairs by the principles of a run of constitutional\n",
+    )
+    say(console, "check: ", _DESCRIPTION, "\n")
     say(console, Text("it reads", style="bold"))
     console.print(pairs(_COLUMNS.items()))
     say(console, "\nevery setting: turnwise data check --help")

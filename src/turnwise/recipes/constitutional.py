@@ -93,8 +93,7 @@ def check_principles(settings: Principles) -> tuple[Principle, ...]:
 
     if not settings.principles:
         raise TurnwiseError(
-            "constitutional needs a file of principles: --principles FILE; turnwise.recipes.constitutional.write_procedure "
-            "writes an example"
+            "constitutional needs a file of principles: --principles FILE; `turnwise data procedure FOLDER` writes an example"
         )
     if settings.procedure and not Path(settings.procedure).is_dir():
         raise TurnwiseError(

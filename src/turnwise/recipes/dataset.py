@@ -164,12 +164,16 @@ def judge_held_out(training: Training, scorer: Any, rows: int) -> Any:
     """How a model that scores does on held-out rows; on all rows where none were held out.
 
     Raises:
-        TurnwiseError: the run had no file.
+        TurnwiseError: the file cannot be read any more.
     """
     from turnwise.algorithms import ProcessRewardModel
     from turnwise.data import transcripts
     from turnwise.runs.scoring import evaluate_preferences, evaluate_steps
 
+    if sources.learns_from(training) == "rollouts":
+        from turnwise.recipes import steps
+
+        return evaluate_steps(scorer, steps.held_out_answers(training, sources.resolve_env(training, None), rows))
     parts = read(training)
     if not len(parts.held_out):
         log.warning(

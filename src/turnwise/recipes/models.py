@@ -27,14 +27,17 @@ def load_policy(training: Training, path: str | Path, *, value_head: bool = Fals
     )
 
 
-def load_scorer(training: Training, path: str | Path) -> Any:
-    """The reward model or process reward model in `path`."""
+def load_scorer(training: Training, path: str | Path, *, lora: str = "") -> Any:
+    """The reward model or process reward model in `path`; a language model there gets a new head."""
     from turnwise.models import Scorer
 
     model = training.model
     return Scorer.from_pretrained(
         path,
         kind=_kind(training),
+        lora=lora,
+        quantise=_bits(model),
+        seed=training.seed,
         dtype=model.dtype,
         system=model.system or None,
         template=_template(model),
@@ -50,12 +53,15 @@ def first_model(training: Training, texts: Callable[[], Sequence[str]], home: Pa
         texts: Gives the texts whose words a model from scratch has to know.
         home: Where the tokenizer of a model from scratch is kept.
     """
-    policy = _first_policy(training, texts, home)
-    if trains(training) == "policy":
-        return policy
-    from turnwise.models import Scorer
+    from turnwise.models import SIZES, Scorer
 
-    return Scorer.of(policy, kind=_kind(training), seed=training.seed, lora=training.model.lora or 0)
+    model = training.model
+    if trains(training) == "policy":
+        return _first_policy(training, texts, home)
+    if model.model in SIZES:
+        policy = _first_policy(training, texts, home)
+        return Scorer.of(policy, kind=_kind(training), seed=training.seed, lora=model.lora)
+    return load_scorer(training, model.model, lora=model.lora)
 
 
 def trains(training: Training) -> str:

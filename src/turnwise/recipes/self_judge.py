@@ -33,6 +33,20 @@ FOLDER = "judge"
 """Folder of the judge's own run inside a run."""
 
 
+def check_labels(episodes: Sequence[Episode]) -> None:
+    """Refuse answers that no judge could learn from.
+
+    Raises:
+        TurnwiseError: no labels, or labels that are all alike.
+    """
+    labels = {episode.undiscounted_return for episode in episodes if episode.turns}
+    if len(labels) < 2:
+        raise TurnwiseError(
+            f"the {len(episodes)} labelled answers hold {len(labels)} different label(s), so there is nothing to tell apart; a "
+            "judge needs good answers (1) and bad ones (0)"
+        )
+
+
 def train_judge(
     training: Training, policy: Any, episodes: Sequence[Episode], out: Path, *, progress: bool = True
 ) -> Scorer:
@@ -41,12 +55,12 @@ def train_judge(
     Args:
         training: The settings of the run.
         policy: What it begins with; stays as it is.
-        episodes: Labelled answers, the label (0 to 1) being the return.
+        episodes: Labelled answers, the label (0 to 1) being the return; see `check_labels`.
         out: Folder of the run; the judge goes into ``judge/`` inside. What is there already is taken up.
         progress: Show progress.
 
     Raises:
-        TurnwiseError: no labels, labels that are all alike, or one that is not between 0 and 1.
+        TurnwiseError: a label that is not between 0 and 1.
         Interrupted: Ctrl-C; says from where the run goes on.
     """
     from turnwise.algorithms.answer_judge import AnswerJudge
@@ -56,12 +70,6 @@ def train_judge(
     from turnwise.rollout import Logged
     from turnwise.runs import Interrupted, RunFolder, train
 
-    labels = {episode.undiscounted_return for episode in episodes if episode.turns}
-    if len(labels) < 2:
-        raise TurnwiseError(
-            f"the {len(episodes)} labelled answers hold {len(labels)} different label(s), so there is nothing to tell apart; a "
-            "judge needs good answers (1) and bad ones (0)"
-        )
     judge = Scorer.of(policy, seed=training.seed, lora=training.model.lora or 0)
     method, source = AnswerJudge(), Logged(list(episodes), seed=training.seed)
     steps = max(1, math.ceil(training.algorithm.judge_passes * len(source.episodes) / method.episodes))

@@ -10,6 +10,7 @@ from turnwise.envs.address import UNREACHABLE
 from turnwise.envs.registry import ByName, EnvSpec, of_factory, spec
 from turnwise.episode import Transcript
 from turnwise.errors import TurnwiseError
+from turnwise.recipes.models import trains
 from turnwise.recipes.settings import Training
 
 PROMPTS = "prompts"
@@ -108,6 +109,10 @@ def make_source(training: Training, world: EnvSpec, model: Any, transcripts: Seq
         from turnwise.recipes import constitutional
 
         return constitutional.make_source(training, world, model, training.principles)
+    if trains(training) == "process-reward-model" and kind == "rollouts":
+        from turnwise.recipes import steps
+
+        return steps.make_source(training, world)
     if kind != "rollouts":
         return logged(training, model, transcripts, grouped=kind == "preferences")
     if training.world.env == PROMPTS and not (training.feedback.reward or training.feedback.teacher):
@@ -126,7 +131,7 @@ def paid(training: Training, world: EnvSpec, policy: Any, source: Any) -> Any:
     if training.feedback.step_end:
         from turnwise.rollout import Stepwise
 
-        source = Stepwise(source, policy.renderer, separator=_separator(training.feedback.step_end))
+        source = Stepwise(source, policy.renderer, separator=separator(training.feedback.step_end))
     rewards = rewards_of_run(training, world, policy)
     source = Judged(source, rewards) if rewards else source
     if training.feedback.teacher:
@@ -180,6 +185,10 @@ def rewards_of_run(training: Training, world: EnvSpec, policy: Any, *, held_out:
         held_out: The episodes come from held-out rows.
     """
     if not training.feedback.reward:
+        if held_out and needs_principles(training):
+            from turnwise.recipes.constitutional import evaluation_rewards
+
+            return evaluation_rewards(training.principles, policy)
         return {}
     from turnwise.recipes.rewards import rewards_of
 
@@ -231,7 +240,7 @@ def texts(training: Training, world: EnvSpec, transcripts: Sequence[Transcript])
     if training.data.data:
         known += [str(row["prompt"]) for row in prompt_rows(world)]
     if training.feedback.step_end or any(transcript.separator for transcript in transcripts):
-        known.append(_separator(training.feedback.step_end or "\n"))
+        known.append(separator(training.feedback.step_end or "\n"))
     for transcript in transcripts:
         known += [*transcript.observations, *transcript.actions, transcript.last_obs, transcript.goal or ""]
     if transcripts or training.data.data:
@@ -245,8 +254,8 @@ def texts(training: Training, world: EnvSpec, transcripts: Sequence[Transcript])
     return known + heard
 
 
-def _separator(text: str) -> str:
-    """A newline has no flag of its own on a command line."""
+def separator(text: str) -> str:
+    """What ends a step, from a setting: a line break cannot be typed on a command line."""
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 

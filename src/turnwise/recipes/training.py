@@ -149,7 +149,12 @@ def run(
             model = first_model(training, lambda: texts(training, world, transcripts), folder.tokenizer)
             if training.data.data and demonstrations is None:
                 world, transcripts = _fitting(training, model, world, transcripts)
-            source = None if needs_judge(training) else make_source(training, world, model, transcripts)
+            source, answers = None, []
+            if needs_judge(training):
+                answers = stored_episodes(training, model, transcripts)
+                self_judge.check_labels(answers)
+            else:
+                source = make_source(training, world, model, transcripts)
         except BaseException:
             # A mistyped model or option leaves no run behind that would be in the way of the corrected command.
             if not resume:
@@ -170,7 +175,6 @@ def run(
                     model.add_value_head()
             judge = None
             if source is None:
-                answers = stored_episodes(training, model, transcripts)
                 judge = self_judge.train_judge(training, model, answers, out, progress=progress)
                 source = self_judge.make_source(training, world, model, judge)
             learner = LocalLearner(
@@ -195,6 +199,8 @@ def run(
                 on_iteration=on_iteration,
                 progress=progress,
             )
+            if judge is not None:
+                self_judge.conclude(training, judge, out)
         finally:
             if source is not None:
                 source.close()
