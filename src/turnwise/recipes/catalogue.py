@@ -78,7 +78,7 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe("demo", "one start model, several ways to go on from it: how far a reward reaches decides", 5, _demo),
         Recipe("rlhf", "SFT, a reward model, and PPO, GRPO, DPO, best-of-n and a constitution from there", 4, _rlhf),
         Recipe(
-            "reasoning", "a reasoning task by final answer alone, with PPO and GRPO, against its floor", 4, _reasoning
+            "reasoning", "a reasoning task by final answer alone, with PPO and GRPO, against its floor", 2, _reasoning
         ),
         *(Recipe(name, vetted.summary, vetted.minutes, _vetted(name)) for name, vetted in VETTED.items()),
     )
