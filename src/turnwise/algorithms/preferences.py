@@ -16,6 +16,7 @@ from torch import Tensor
 
 from turnwise.batch import Batch, pack, with_units
 from turnwise.episode import Episode
+from turnwise.errors import TurnwiseError
 from turnwise.objectives import Pairs, read_pairs
 
 Prepare = Callable[[Any, Batch], Batch]
@@ -38,9 +39,20 @@ def with_reference(learner: Any, batch: Batch) -> Batch:
     """The batch with the stream ``reference_logp``.
 
     Raises:
-        TurnwiseError: the learner has no reference policy.
+        TurnwiseError: the learner has no reference policy, or one that can never say some token of an episode.
     """
-    return batch.with_stream("reference_logp", learner.evaluate_reference(batch).logp)
+    logp = learner.evaluate_reference(batch).logp
+    never = ~torch.isfinite(logp)
+    if never.any():
+        ids = batch.tokens[batch.action][never].unique().tolist()
+        words = ", ".join(repr(learner.reference.renderer.text([token])) for token in ids[:5])
+        episodes = len(batch.seq["episode"][batch.sequence[batch.action][never]].unique())
+        raise TurnwiseError(
+            f"{episodes} episodes hold tokens that the reference never says ({words}), so nothing can be compared with it. "
+            "Begin with a model whose tokenizer knows the words of these episodes, sample without top-k and top-p, or leave the "
+            "episodes out"
+        )
+    return batch.with_stream("reference_logp", logp)
 
 
 def turns_of(batch: Batch, units: int) -> int:
