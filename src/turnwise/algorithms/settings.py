@@ -20,7 +20,7 @@ _RULES: dict[str, tuple[Any, str]] = {
     "groups": (lambda x: x >= 1, "an iteration needs at least one start state"),
     "group_size": (
         lambda x: x >= 2,
-        "an episode alone has nothing to be compared with; use group_size ≥ 2, or a critic (ppo)",
+        "an episode alone has nothing to be compared with; use a critic (ppo) or group_size ≥ 2",
     ),
     "samples": (lambda x: x >= 0, "use 0 for labels from a file, or a number of continuations; 8 is usual"),
     "gamma": (lambda x: 0 <= x <= 1, "a discount lies in [0, 1]"),
