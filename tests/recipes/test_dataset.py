@@ -26,7 +26,9 @@ def orders(n: int = 24) -> list[dict[str, Any]]:
 
 def pairs(n: int = 24) -> list[dict[str, Any]]:
     return [
-        {"prompt": row["prompt"], "chosen": row["completion"], "rejected": "coming"} for row in orders(n) for _ in range(2)
+        {"prompt": row["prompt"], "chosen": row["completion"], "rejected": "coming"}
+        for row in orders(n)
+        for _ in range(2)
     ]
 
 
