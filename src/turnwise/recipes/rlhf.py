@@ -78,8 +78,8 @@ METHODS = (
 """The rows, in order."""
 
 
-def start(seed: int, out: str, quick: bool, tick: Callable[[], None]) -> None:
-    """The data, the start model and the reward model of a seed."""
+def start(seed: int, out: str, quick: bool, tick: Callable[[], None]) -> float:
+    """The data, the start model and the reward model of a seed; the share of held-out pairs on which the latter is right."""
     folder = Path(out)
     data = _data(folder, seed)
     waiter.write(data, seed=seed, examples=QUICK if quick else EXAMPLES, preferences=QUICK if quick else PREFERENCES)
@@ -104,8 +104,9 @@ def start(seed: int, out: str, quick: bool, tick: Callable[[], None]) -> None:
         record=0,
         threads=1,
     )
-    run(judge, folder / f"reward-model-{seed}", progress=False)
+    trained = run(judge, folder / f"reward-model-{seed}", progress=False)
     tick()
+    return float(trained.evaluate().calibration.accuracy)
 
 
 def go_on(index: int, seed: int, out: str, quick: bool, episodes: int, tick: Callable[[], None]) -> dict[str, float]:
@@ -190,7 +191,8 @@ def main(*, quick: bool = False, out: Path | str = "runs/rlhf", seeds: int | Non
     pairs = QUICK if quick else PREFERENCES
     began = time.perf_counter()
     common = {"out": str(out), "quick": quick}
-    run_jobs("start and reward models", [Job(f"start model {s}", start, {**common, "seed": s}, 2) for s in range(n)])
+    starts = [Job(f"start model {s}", start, {**common, "seed": s}, 2) for s in range(n)]
+    accuracies = [accuracy for accuracy, _ in run_jobs("start and reward models", starts)]
     jobs = [
         Job(f"{method.label}, seed {seed}", go_on, {**common, "index": i, "seed": seed, "episodes": episodes}, 1)
         for i, method in enumerate(METHODS)
@@ -207,6 +209,7 @@ def main(*, quick: bool = False, out: Path | str = "runs/rlhf", seeds: int | Non
             }
             for i, method in enumerate(METHODS)
         ],
+        "accuracies": accuracies,
         "seeds": n,
         "episodes": episodes,
         "quick": quick,

@@ -53,12 +53,14 @@ def caption(results: Mapping[str, Any]) -> str:
     """How the figures came about."""
     n = results["seeds"]
     spread = "mean ± half of the 95 % t interval" if n > 1 else "one seed, so no interval"
+    right = ", ".join(f"{accuracy:.0%}" for accuracy in results["accuracies"])
     note = " Quick form: too short to learn anything, only to see that it works." if results["quick"] else ""
     return (
         f"{n} seed{'s' * (n > 1)}, each with data of its own, {spread}; {results['episodes']} held-out orders for each figure. "
         "Judge: mean score of the reward model, above that of the start model's replies. Gold: what the replies are worth, at "
         "most 2.5. KL: nats per reply from the start model. Rude: share of replies with an insult. Labels: compared pairs "
-        "that the method or its judge learnt from."
+        f"that the method or its judge learnt from. The reward models are right on {right} of held-out pairs, a part of which "
+        "was labelled the wrong way round."
         f"{note}"
     )
 
