@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from turnwise.episode import Cut, Episode
+from turnwise.metrics import means
 from turnwise.rollout import Asked
+from turnwise.runs.statistics import episode_metrics
 from turnwise.teachers import Answer, Preferred, Query, ReturnTeacher, TeacherError
 from turnwise.testing import build_episode
 
@@ -40,8 +42,9 @@ def paid(episodes: list[Episode], teacher: Any = None) -> list[float]:
     for before, after in zip(episodes, asked, strict=True):
         assert all(not turn.reward for turn in after.turns[:-1])
         assert [turn.act.tolist() for turn in after.turns] == [turn.act.tolist() for turn in before.turns]
-        if after.turns:
-            assert list(after.turns[-1].rewards) == ["teacher"]
+        scored = not math.isnan(after.undiscounted_return)
+        assert list(after.turns[-1].rewards) == (["teacher"] if scored else [])
+        assert after.metrics.get("unscorable/teacher", 0.0) == float(not scored)
     return [episode.undiscounted_return for episode in asked]
 
 
@@ -58,7 +61,7 @@ def test_a_larger_group_gets_shares_of_comparisons() -> None:
     assert paid(episodes) == pytest.approx([0.5, 1.0, 0.5, 0.0])  # 1½, 3, 1½ and 0 of 3
 
 
-def test_who_has_no_answer_gets_none() -> None:
+def test_who_has_no_answer_gets_none(caplog: pytest.LogCaptureFixture) -> None:
     broken = build_episode([9.0], group="a", cut=Cut.CRASH)
     episodes = [
         build_episode([1.0], group="a"),
@@ -72,7 +75,13 @@ def test_who_has_no_answer_gets_none() -> None:
     def silent(queries: Sequence[Query]) -> list[Answer]:
         return [Answer(query.id, None) for query in queries]
 
+    assert not caplog.records
     assert np.isnan(paid(episodes, silent)).all()
+    (record,) = caplog.records
+    assert "answered none of 1 comparisons" in record.getMessage()
+    rates = means(episode_metrics(Asked(Given(episodes), silent).rollouts(0, 1)))
+    assert rates["rewards/teacher/unscorable"] == 3.0
+    assert math.isnan(rates["rewards/teacher/mean"])
 
 
 def test_all_questions_come_at_once_with_names_that_a_resumed_run_gives_again() -> None:

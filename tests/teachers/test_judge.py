@@ -104,3 +104,14 @@ def test_a_models_margins_are_antisymmetric_and_ties_have_a_width(tmp_path: Path
     assert [answer.value for answer in ask(wide, queries)] == [Preferred.TIE] * 2
     with pytest.raises(TeacherError, match="margin=-1"):
         ModelTeacher(model, RENDERER, margin=-1)
+
+
+def test_a_model_that_cannot_read_the_comparisons_ends_the_round(tmp_path: Path) -> None:
+    own = tmp_path / "own.txt"
+    own.write_text("first {first} second {second} Which", encoding="utf-8")
+    judge = ModelTeacher(Policy(build_model(TOKENIZER, context=24), TOKENIZER), RENDERER, template=own)
+    long = " ".join(["good"] * 24)
+    answers = judge([*comparisons(("good", "bad"), (long, "bad"))])
+    assert [answer.value is None for answer in answers] == [False, True]
+    with pytest.raises(TeacherError, match=r"could not read 2 of 3 comparisons: its context holds 24 tokens"):
+        judge([*comparisons(("good", "bad"), (long, "bad"), ("bad", long))])

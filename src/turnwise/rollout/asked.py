@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from itertools import combinations
-from math import nan
+from math import isnan, nan
 
-from turnwise.episode import Episode
+from turnwise.episode import UNSCORABLE, Episode
 from turnwise.rollout.collector import Versioned
 from turnwise.rollout.judged import Rollouts
 from turnwise.teachers import Comparison, Preferred, Segment, Teacher, ask
+
+log = logging.getLogger(__name__)
 
 _WORTH = {Preferred.FIRST: 1.0, Preferred.TIE: 0.5, Preferred.SECOND: 0.0}
 
@@ -19,7 +22,8 @@ class Asked:
 
     The teacher is asked about every two episodes of a group, once per iteration and all at once. An episode's reward, at
     its last turn, is the share of its comparisons that it won, a tie counting one half: 1 and 0 for a group of two. It
-    replaces what the source paid, which the teacher sees. An episode without an answer gets NaN: nobody could say.
+    replaces what the source paid, which the teacher sees. An episode without an answer gets NaN, booked to nobody and
+    counted under `UNSCORABLE` in its `metrics`: nobody could say. A warning says so if that is every one.
 
     Args:
         source: A collector, or stored episodes.
@@ -54,6 +58,8 @@ class Asked:
             if isinstance(answer.value, Preferred):
                 won.setdefault(a, []).append(_WORTH[answer.value])
                 won.setdefault(b, []).append(1.0 - _WORTH[answer.value])
+        if asked and not won:
+            log.warning("the teacher answered none of %d comparisons; nothing can be learnt from them", len(asked))
         return [self._paid(episode, won.get(index, [])) for index, episode in enumerate(episodes)]
 
     def refresh(self, learner: Versioned) -> None:
@@ -69,8 +75,10 @@ class Asked:
     def _paid(self, episode: Episode, won: list[float]) -> Episode:
         worth = sum(won) / len(won) if won else nan
         last = len(episode.turns) - 1
+        pay = [worth if t == last else 0.0 for t in range(len(episode.turns))]
         turns = tuple(
-            replace(turn, reward=worth if t == last else 0.0, rewards={self.name: worth if t == last else 0.0})
-            for t, turn in enumerate(episode.turns)
+            replace(turn, reward=reward, rewards={} if isnan(reward) else {self.name: reward})
+            for turn, reward in zip(episode.turns, pay, strict=True)
         )
-        return replace(episode, turns=turns)
+        metrics = dict(episode.metrics) if won else {**episode.metrics, f"{UNSCORABLE}{self.name}": 1.0}
+        return replace(episode, turns=turns, metrics=metrics)

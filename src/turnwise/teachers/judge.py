@@ -178,9 +178,20 @@ class ModelTeacher:
         choice_log_probs(judge, [], words)  # refuses words that it cannot tell apart
 
     def __call__(self, queries: list[Query]) -> list[Answer]:
-        """One answer per question, in order; None where the judge cannot read both sides."""
+        """One answer per question, in order; None where the judge cannot read both sides.
+
+        Raises:
+            TeacherError: more than half of the comparisons are longer than what the judge can read.
+        """
         compared = [query for query in queries if isinstance(query, Comparison)]
         margins = dict(zip([query.id for query in compared], self.margins(compared), strict=True))
+        unread = sum(map(np.isnan, margins.values()))
+        if 2 * unread > len(compared):
+            raise TeacherError(
+                f"the judge could not read {unread} of {len(compared)} comparisons: its context holds "
+                f"{self.judge.context_limit} tokens, and they are longer. Nothing was trained; choose a judge with a longer "
+                "context, or a shorter template"
+            )
         return [
             Answer(query.id, None)
             if not isinstance(query, Comparison) or np.isnan(margins[query.id])
