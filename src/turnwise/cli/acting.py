@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from turnwise.cli.parsing import Flag
 from turnwise.errors import TurnwiseError
 from turnwise.recipes.settings import Model, Training, World
+from turnwise.recipes.sources import asking
 
 if TYPE_CHECKING:
     from turnwise.runs import RunFolder
@@ -90,11 +91,7 @@ def resolve(run: str, model: str, env: str, changes: Mapping[str, Any]) -> Actor
     temperature = changes.get("temperature")
     acts = training.model if temperature is None else replace(training.model, temperature=temperature)
     changed = replace(training, world=replace(training.world, **world), model=acts)
-    if changes.get("reward"):
-        changed = replace(changed, feedback=replace(training.feedback, reward=changes["reward"]))
-    if changes.get("data"):
-        prompts = replace(training.data, data=changes["data"], held_out=0.0)
-        changed = replace(changed, data=prompts, world=replace(changed.world, env="prompts"))
+    changed = asking(changed, data=changes.get("data") or "", reward=changes.get("reward") or "")
     return Actor(changed, model, home, own)
 
 

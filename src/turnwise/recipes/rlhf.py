@@ -23,6 +23,7 @@ from turnwise.errors import TurnwiseError
 from turnwise.recipes import waiter
 from turnwise.recipes.constitutional import Principles
 from turnwise.recipes.parallel import Job, run_jobs
+from turnwise.recipes.sources import asking
 from turnwise.recipes.training import Data, Feedback, Model, Optimiser, Trained, Training, World, resolve_env, run
 
 WORLD = World(env="prompts", max_tokens=32)
@@ -152,11 +153,11 @@ def measure(trained: Trained, first: Path, judge: Path, data: Path, episodes: in
     from turnwise.recipes.models import load_policy
     from turnwise.text import Reader
 
-    asked = Data(str(data / "held-out.jsonl"))
+    asked = str(data / "held-out.jsonl")
     ratings: dict[str, float] = {}
     replies: list[Any] = []
     for name, reward in (("judge", str(judge)), ("gold", GOLD)):
-        training = dataclasses.replace(trained.training, data=asked, feedback=Feedback(reward))
+        training = asking(trained.training, data=asked, reward=reward)
         actor = Trained(trained.folder, training, trained.policy, resolve_env(training, None))
         replies = actor.rollouts(episodes)
         ratings[name] = sum(reply.undiscounted_return for reply in replies) / episodes

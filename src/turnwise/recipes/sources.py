@@ -22,6 +22,16 @@ def learns_from(training: Training) -> str:
     return str(getattr(training.algorithm, "learns_from", "rollouts"))
 
 
+def asking(training: Training, *, data: str = "", reward: str = "") -> Training:
+    """The same settings with the prompts of another file, or other rewards, for an evaluation; empty leaves either as it is."""
+    if data:
+        prompts = dataclasses.replace(training.data, data=data, kind="auto", held_out=0.0, passes=0.0)
+        training = dataclasses.replace(training, data=prompts, world=dataclasses.replace(training.world, env=PROMPTS))
+    if reward:
+        training = dataclasses.replace(training, feedback=dataclasses.replace(training.feedback, reward=reward))
+    return training
+
+
 def needs_principles(training: Training) -> bool:
     """Whether the algorithm criticises and compares replies by principles."""
     return bool(getattr(training.algorithm, "needs_principles", False))

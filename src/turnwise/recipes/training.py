@@ -26,8 +26,8 @@ from turnwise.recipes.models import (
     trains,
 )
 from turnwise.recipes.settings import Data, Feedback, Model, Optimiser, Training, WarmStart, World
-from turnwise.recipes.sources import demonstrations as taught
 from turnwise.recipes.sources import (
+    asking,
     held_out_rollouts,
     learns_from,
     logged,
@@ -38,6 +38,7 @@ from turnwise.recipes.sources import (
     stored_episodes,
     texts,
 )
+from turnwise.recipes.sources import demonstrations as taught
 
 __all__ = [
     "Data",
@@ -261,6 +262,8 @@ def load(
     *,
     model: str | Path | None = None,
     env: str | EnvSpec | Callable[..., Any] | None = None,
+    data: str | Path = "",
+    reward: str = "",
 ) -> Trained:
     """A finished run from its folder.
 
@@ -269,6 +272,8 @@ def load(
         model: Another model folder to act with, in the run's environment.
         env: The environment, by name or as the object itself; needed where the run was given an object that no file
             holds.
+        data: Another file of prompts to act on.
+        reward: Who judges: rewards by name, in place of the run's.
 
     Raises:
         TurnwiseError: no run there, one that has not finished its first phase, or one whose environment has to be passed.
@@ -276,7 +281,7 @@ def load(
     from turnwise.runs import RunFolder
 
     folder = RunFolder.view(out)
-    training = Training.from_config(folder.config["training"])
+    training = asking(Training.from_config(folder.config["training"]), data=str(data), reward=reward)
     path = Path(model) if model else folder.final
     if not path.exists():
         raise TurnwiseError(f"{out} has no final model yet; finish it with `turnwise train --resume {out}`")
