@@ -10,9 +10,27 @@ import pytest
 from turnwise.cli.main import main
 from turnwise.envs.registry import spec
 from turnwise.errors import TurnwiseError
+from turnwise.recipes.demo import METHODS, QUICK_PAIRS
+from turnwise.recipes.demo_page import show
 from turnwise.recipes.learning import share_of_best
 from turnwise.recipes.parallel import Job, run_jobs
 from turnwise.recipes.yardstick import best_return
+
+
+def outcomes(prompt: str, reply: str) -> tuple[float, ...]:
+    """What a reply may be worth at once by the rules of the errand world; whether there is a wall, the prompt does not say."""
+    if reply == "tell a joke":
+        return (0.1,)
+    if reply in ("go east", "go west"):
+        return (0.0, -0.1)
+    words = reply.split()
+    if len(words) == 3 and words[2] == "gem" and words[1] in ("red", "blue"):
+        if words[0] == "take":
+            return (0.0,) if f"{words[1]} here" in prompt else (-0.1,)
+        at_guard = "guard here" in prompt and f"{words[1]} held" in prompt and f"bring {words[1]} gem" in prompt
+        if words[0] == "give" and at_guard:
+            return (1.0, 10.0)
+    return (-0.1,)
 
 
 def test_the_demonstration_prints_its_tables_and_writes_its_page(
@@ -20,15 +38,63 @@ def test_the_demonstration_prints_its_tables_and_writes_its_page(
 ) -> None:
     assert main(["recipe", "demo", "--quick", "--out", str(tmp_path / "demo")]) == 0
     printed = capsys.readouterr().out
-    assert all(word in printed for word in ("SFT start", "PPO, γ = 0", "REINFORCE", "optimum", "FrozenLake8x8"))
+    assert all(
+        word in printed
+        for word in (
+            "SFT start",
+            "RLHF, one step",
+            "DPO, one step",
+            "PPO, γ = 0",
+            "REINFORCE",
+            "optimum",
+            "FrozenLake8x8",
+            "labels",
+        )
+    )
     page = (tmp_path / "demo" / "report.html").read_text()
     assert "turnwise: the demonstration" in page
     assert (tmp_path / "demo" / "ppo-0" / "report.html").exists()
     results = json.loads((tmp_path / "demo" / "results.json").read_text())
-    start = next(method for method in results["methods"] if method["slug"] == "sft")
-    assert start["runs"][0]["tokens"] == 0
+    methods = {method["slug"]: method for method in results["methods"]}
+    assert methods["sft"]["runs"][0]["tokens"] == 0
+    # One-step methods learn from the same labels, the others from none.
+    assert {slug: m["labels"] for slug, m in methods.items() if m["labels"]} == {
+        "rlhf": QUICK_PAIRS,
+        "dpo": QUICK_PAIRS,
+    }
+    pairs = [json.loads(line) for line in (tmp_path / "demo" / "pairs-0.jsonl").read_text().splitlines()]
+    assert len(pairs) == QUICK_PAIRS
+    for pair in pairs:
+        assert max(outcomes(pair["prompt"], pair["chosen"])) > min(outcomes(pair["prompt"], pair["rejected"])), pair
+    assert all((tmp_path / "demo" / f"{slug}-0" / "report.html").exists() for slug in ("rlhf", "dpo"))
+    assert all(
+        f"{slug}-0" in page and f"{label}, one step: " in page for slug, label in (("rlhf", "RLHF"), ("dpo", "DPO"))
+    )
     # A second demonstration does not write over the first.
     assert main(["recipe", "demo", "--quick", "--out", str(tmp_path / "demo")]) == 2
+
+
+def test_the_tables_of_the_demonstration_fit_into_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    def runs(**figures: float) -> list[dict[str, float]]:
+        return [{name: sign * value for name, value in figures.items()} for sign in (1, -1, -1)]
+
+    wide = runs(rating=0.5, **{"return": 9.0}, success=0.9, interrupted=0.9, turns=30.0)
+    methods = [
+        {
+            "label": m.label,
+            "slug": m.slug,
+            "labels": 2000,
+            "runs": [{**run, "tokens": 2e5, "seconds": 99} for run in wide],
+        }
+        for m in METHODS
+    ]
+    other = {"env": "FrozenLake8x8-v1?is_slippery=false", "slug": "other", "runs": runs(
+        before_success=0.9, before_return=0.9, success=0.9, **{"return": 0.9})}  # fmt: skip
+    show({"methods": methods, "other": other, "seeds": 3, "episodes": 256, "quick": False})
+    printed = capsys.readouterr().out
+    assert "-3.00±25.82" in printed
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= 80
 
 
 def test_a_vetted_setting_is_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,10 @@
 """The main demonstration: one start model, several ways to go on from it, one table.
 
 The errand world wants several actions of several tokens each before it pays, and offers a small reward at once for telling
-a joke. A model from scratch is warm-started on mediocre demonstrations; then each method gets the same number of
-episodes. What differs between two of the rows is only how far back a reward reaches: with γ = 0 the
-joke wins. A second table shows a world that none of us wrote, before and after.
-
-What this file leaves out: one-step preference methods; their rows join the table with the methods themselves.
+a joke. A model from scratch is warm-started on mediocre demonstrations; then each method over whole episodes gets the same
+number of them. What differs between two of the rows is only how far back a reward reaches: with γ = 0 the
+joke wins. Two further rows see single replies, compared by what comes of each at once: PPO against a reward model
+(RLHF), and DPO. A second table shows a world that none of us wrote, before and after.
 """
 
 from __future__ import annotations
@@ -18,13 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from turnwise.algorithms import PPO, SFT, Reinforce
+from turnwise.algorithms import DPO, PPO, SFT, Reinforce, RewardModel
+from turnwise.recipes import one_step
 from turnwise.recipes.parallel import Job, run_jobs
-from turnwise.recipes.training import Model, Optimiser, Trained, Training, run
+from turnwise.recipes.training import Data, Feedback, Model, Optimiser, Trained, Training, load_policy, resolve_env, run
 from turnwise.recipes.vetted import ERRAND, MEDIOCRE, VETTED
 
 OTHER_WORLD = "frozenlake"
 """Name of the vetted setting for the world that none of us wrote."""
+PAIRS = 2000
+"""Compared pairs of replies, in each seed."""
+QUICK_PAIRS = 64
+"""The same, in the quick form."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,30 @@ class Method:
         label: What people read.
         slug: Beginning of its folders' names.
         algorithm: With its hyperparameters; None for the start model itself.
+        judged: Single replies, paid by the seed's reward model, in place of whole episodes.
+        compared: It learns from the seed's compared pairs in place of rolling out.
+        steps: Iterations, where it does not share those of the methods over whole episodes.
+        lr: Peak learning rate.
     """
 
     label: str
     slug: str
     algorithm: Any
+    judged: bool = False
+    compared: bool = False
+    steps: int = 0
+    lr: float = 5e-4
+
+    @property
+    def one_step(self) -> bool:
+        """It, or the reward model that pays it, learnt from compared pairs of single replies."""
+        return self.judged or self.compared
 
 
 METHODS = (
     Method("SFT start", "sft", None),
+    Method("RLHF, one step", "rlhf", PPO(episodes=256, reward_scale=0.3, kl_coef=0.2), judged=True, steps=10, lr=1e-3),
+    Method("DPO, one step", "dpo", DPO(), compared=True, steps=PAIRS // 32, lr=1e-3),
     Method("PPO, γ = 0", "ppo-gamma0", PPO(gamma=0.0)),
     Method("PPO", "ppo", PPO()),
     Method("REINFORCE", "reinforce", Reinforce()),
@@ -51,8 +70,12 @@ METHODS = (
 """The rows, in order."""
 
 
-def start(seed: int, out: str, tick: Callable[[], None], steps: int) -> None:
-    """The common start model of a seed: a model from scratch, fine-tuned on mediocre demonstrations."""
+def start(seed: int, out: str, tick: Callable[[], None], steps: int, pairs: int) -> dict[str, float]:
+    """The common start model of a seed, fine-tuned on mediocre demonstrations; pairs of its replies; a reward model of them.
+
+    Returns:
+        The CPU seconds of the pairs (``pairs``) and of the reward model (``judge``).
+    """
     training = Training(
         SFT(),
         ERRAND,
@@ -64,18 +87,39 @@ def start(seed: int, out: str, tick: Callable[[], None], steps: int) -> None:
         record=0,
         threads=1,
     )
-    run(training, Path(out) / f"start-{seed}", progress=False, on_iteration=lambda *_: tick())
+    folder = Path(out)
+    run(training, folder / f"start-{seed}", progress=False, on_iteration=lambda *_: tick())
+    first = folder / f"start-{seed}" / "final"
+    began = time.process_time()
+    one_step.write_pairs(_pairs(folder, seed), training, load_policy(training, first), pairs)
+    tick()
+    compared = time.process_time()
+    judge = Training(
+        RewardModel(),
+        ERRAND,
+        Model(str(first)),
+        optimiser=Optimiser(lr=1e-3),
+        data=Data(str(_pairs(folder, seed)), passes=1),
+        seed=seed,
+        record=0,
+        threads=1,
+    )
+    run(judge, _judge(folder, seed), progress=False)
+    tick()
+    return {"pairs": compared - began, "judge": time.process_time() - compared}
 
 
 def go_on(index: int, seed: int, out: str, tick: Callable[[], None], steps: int, episodes: int) -> dict[str, float]:
     """Train a method from the seed's start model, and measure it."""
-    method = METHODS[index]
+    method, world = METHODS[index], one_step.SINGLE_REPLY if METHODS[index].judged else ERRAND
     first = Path(out) / f"start-{seed}" / "final"
     training = Training(
         method.algorithm or SFT(),
-        ERRAND,
+        world,
         Model(str(first)),
-        optimiser=Optimiser(lr=5e-4),
+        optimiser=Optimiser(lr=method.lr),
+        data=Data(str(_pairs(Path(out), seed)) if method.compared else ""),
+        feedback=Feedback(str(_judge(Path(out), seed)) if method.judged else ""),
         steps=steps,
         seed=seed,
         record=8,
@@ -94,8 +138,6 @@ def go_on(index: int, seed: int, out: str, tick: Callable[[], None], steps: int,
 
 
 def _loaded(training: Training, folder: Path) -> Trained:
-    from turnwise.recipes.training import load_policy, resolve_env
-
     return Trained(folder, training, load_policy(training, folder), resolve_env(training, None))
 
 
@@ -104,13 +146,15 @@ def _last_line(folder: Path) -> dict[str, float]:
 
 
 def measure(trained: Trained, episodes: int) -> dict[str, float]:
-    """The figures of a row, on held-out tasks.
+    """The figures of a row, on held-out tasks of the errand world, which pays for itself.
 
     ``rating`` is the mean immediate reward of one reply in common situations, ``interrupted`` the success when the agent is
     put elsewhere after its third action and loses what it holds.
     """
     from turnwise.envs import Interrupted, OneReply
 
+    errand = dataclasses.replace(trained.training, world=ERRAND, feedback=Feedback())
+    trained = dataclasses.replace(trained, training=errand, env=resolve_env(errand, None))
     make = trained.env.make
     whole = trained.evaluate(episodes)
     disturbed = trained.evaluate(episodes, env=lambda: Interrupted(make(), turn=3, moves=0, scatter=True))
@@ -163,7 +207,7 @@ def main(*, quick: bool = False, out: Path | str = "runs/demo", seeds: int | Non
     out = Path(out)
     _refuse_used(out)
     n = seeds or (1 if quick else 3)
-    steps, warm, episodes = (2, 8, 32) if quick else (20, 28, 256)
+    steps, warm, episodes, pairs = (2, 8, 32, QUICK_PAIRS) if quick else (20, 28, 256, PAIRS)
     shown = 16 if quick else VETTED[OTHER_WORLD].training.warm_start.demonstrations
     began = time.perf_counter()
     common = {"out": str(out)}
@@ -171,15 +215,19 @@ def main(*, quick: bool = False, out: Path | str = "runs/demo", seeds: int | Non
         Job(f"{OTHER_WORLD}, seed {seed}", elsewhere, {**common, "seed": seed, "steps": steps, "demonstrations": shown, "episodes": episodes}, steps)
         for seed in range(n)
     ]  # fmt: skip
-    starts = [Job(f"start model {seed}", start, {**common, "seed": seed, "steps": warm}, warm) for seed in range(n)]
+    starts = [
+        Job(f"start model {seed}", start, {**common, "seed": seed, "steps": warm, "pairs": pairs}, warm + 2)
+        for seed in range(n)
+    ]
     # The other world goes along with the start models, so that no core waits for the last of them.
     first = run_jobs("start models and another world", [*starts, *other])
+    lengths = [0 if not m.algorithm else steps if quick or not m.steps else m.steps for m in METHODS]
     rows = [
         Job(
             f"{method.label}, seed {seed}",
             go_on,
-            {**common, "index": index, "seed": seed, "steps": steps, "episodes": episodes},
-            steps if method.algorithm else 0,
+            {**common, "index": index, "seed": seed, "steps": max(1, lengths[index]), "episodes": episodes},
+            lengths[index],
         )
         for index, method in sorted(enumerate(METHODS), key=lambda item: item[1].slug != "ppo-gamma0")
         for seed in range(n)
@@ -189,7 +237,12 @@ def main(*, quick: bool = False, out: Path | str = "runs/demo", seeds: int | Non
     )
     results = {
         "methods": [
-            {"label": method.label, "slug": method.slug, "runs": [done[i, seed][0] for seed in range(n)]}
+            {
+                "label": method.label,
+                "slug": method.slug,
+                "labels": pairs if method.one_step else 0,
+                "runs": [_with_costs(method, done[i, seed][0], first[seed][0]) for seed in range(n)],
+            }
             for i, method in enumerate(METHODS)
         ],
         "other": {
@@ -205,6 +258,20 @@ def main(*, quick: bool = False, out: Path | str = "runs/demo", seeds: int | Non
     (out / "results.json").write_text(json.dumps(results, indent=2))
     show(results)
     return write(results, out)
+
+
+def _with_costs(method: Method, figures: dict[str, float], costs: dict[str, float]) -> dict[str, float]:
+    """The figures with the seconds of what a method learns from."""
+    before = method.one_step * costs["pairs"] + method.judged * costs["judge"]
+    return {**figures, "seconds": figures["seconds"] + before}
+
+
+def _pairs(out: Path, seed: int) -> Path:
+    return out / f"pairs-{seed}.jsonl"
+
+
+def _judge(out: Path, seed: int) -> Path:
+    return out / f"reward-model-{seed}"
 
 
 def _refuse_used(out: Path) -> None:

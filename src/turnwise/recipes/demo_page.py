@@ -14,10 +14,16 @@ COLUMNS = (
     ("success", "success"),
     ("interrupted", "disturbed"),
     ("turns", "turns"),
-    ("tokens", "k tokens"),
+    ("labels", "labels"),
+    ("tokens", "k tok"),
     ("seconds", "CPU s"),
 )
 """Key and heading of each figure."""
+
+EPISODES = ("success", "reward", "turns/mean", "entropy")
+"""What is drawn over the iterations of methods over whole episodes."""
+SINGLE = ("reward", "kl", "rewards/accuracies", "rewards/margins", "entropy")
+"""What is drawn over the iterations of methods over single replies, where they have it."""
 
 
 def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -27,11 +33,12 @@ def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
     rows = []
     for method in results["methods"]:
-        figures = [_cell([run[key] for run in method["runs"]], key) for key, _ in COLUMNS]
+        runs = [{**run, "labels": method["labels"]} for run in method["runs"]]
+        figures = [_cell([run[key] for run in runs], key) for key, _ in COLUMNS]
         rows.append([method["label"], *figures])
     best = best_return(spec("errand"))
     if best is not None:
-        rows.append(["optimum (DP)", "", f"{best[0]:.2f}", "1.00", "1.00", "8.0", "", ""])
+        rows.append(["optimum (DP)", "", f"{best[0]:.2f}", "1.00", "1.00", "8.0", "", "", ""])
     return ["method", *(heading for _, heading in COLUMNS)], rows
 
 
@@ -52,7 +59,7 @@ def _cell(values: Sequence[float], key: str) -> str:
     from turnwise.runs import across_runs
 
     estimate = across_runs(values)
-    if key in ("tokens", "seconds"):
+    if key in ("labels", "tokens", "seconds"):
         return f"{estimate.mean / (1000 if key == 'tokens' else 1):.0f}" if estimate.mean else "–"
     if estimate.n == 1:
         return f"{estimate.mean:.2f}"
@@ -65,9 +72,12 @@ def caption(results: Mapping[str, Any]) -> str:
     spread = "mean ± half of the 95 % t interval" if n > 1 else "one seed, so no interval"
     note = " Quick form: too short to learn anything, only to see that it works." if results["quick"] else ""
     return (
-        f"{n} seed{'s' * (n > 1)}, {spread}; {results['episodes']} held-out tasks for each figure; every method got the same "
-        f"number of episodes. Rating: one reply, judged by its immediate reward (a joke pays 0.1 at once). Disturbed: success when "
-        f"the agent is put elsewhere after three actions and loses what it holds.{note}"
+        f"{n} seed{'s' * (n > 1)}, {spread}; {results['episodes']} held-out tasks for each figure; all rows go on from the same "
+        "start model, and those over whole episodes got the same number of them. One step: from single replies of the start "
+        "model, compared in pairs by what comes of each at once. Rating: one reply, judged by its immediate reward (a joke pays "
+        "0.1 at once). Disturbed: success when the agent is put elsewhere after three actions and loses what it holds. Labels: "
+        "compared pairs. Tokens: those of the actions that the method learnt from. Seconds: with sampling the pairs and training "
+        f"the reward model where there is one.{note}"
     )
 
 
@@ -83,7 +93,7 @@ def show(results: Mapping[str, Any]) -> None:
         ("A world none of us wrote", other_table(results)),
     ):
         shown = [i for i, name in enumerate(heading) if name != "turns"]
-        grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
         for i in shown:
             grid.add_column(heading[i], justify="right" if i else "left", no_wrap=True)
         for row in rows:
@@ -103,6 +113,8 @@ def write(results: Mapping[str, Any], out: Path) -> Path:
     heading, rows = table(results)
     other_heading, other_rows = other_table(results)
     trained = [method for method in results["methods"] if (out / f"{method['slug']}-0" / "metrics.jsonl").exists()]
+    whole = [method for method in trained if not method["labels"]]
+    single = [method for method in trained if method["labels"]]
     charts = []
     for key, name in (
         ("success", "success"),
@@ -118,30 +130,49 @@ def write(results: Mapping[str, Any], out: Path) -> Path:
         "turnwise: the demonstration",
         [
             Section("The errand world", [html_table(heading, rows, figures=len(COLUMNS)), caption(results), *charts]),
-            Section("Learning curves", _curves(trained, out, results["seeds"])),
+            Section("Learning curves", _curves(whole, out, results["seeds"], EPISODES)),
+            Section(
+                "Learning curves, one step",
+                [
+                    "Reward is what the reward model says, kl nats per token from the start model.",
+                    *(
+                        chart
+                        for method in single
+                        for chart in _curves([method], out, results["seeds"], SINGLE, f"{method['label']}: ")
+                    ),
+                ],
+            ),
             Section("A world none of us wrote", [html_table(other_heading, other_rows, figures=2)]),
             Section("Episodes, turn by turn", [html_table(["run", "before and after"], links)]),
         ],
         out / "report.html",
-        lead="The same start model, the same number of episodes; what differs is how far back a reward reaches.",
+        lead="The same start model; what differs is who says what is good, and how far back a reward reaches.",
     )
 
 
-def _curves(methods: Sequence[Mapping[str, Any]], out: Path, seeds: int) -> list[Any]:
-    """Mean over seeds with the range of the seeds as a band, a chart for each figure."""
+def _curves(
+    methods: Sequence[Mapping[str, Any]], out: Path, seeds: int, keys: Sequence[str], prefix: str = ""
+) -> list[Any]:
+    """Mean over seeds with the range of the seeds as a band, a chart for each figure that one of the methods has."""
     import numpy as np
 
     from turnwise.runs import read_metrics
     from turnwise.runs.figures import Line, line_chart
 
+    logs = [
+        [read_metrics(out / f"{method['slug']}-{seed}" / "metrics.jsonl") for seed in range(seeds)]
+        for method in methods
+    ]
     charts = []
-    for key in ("success", "reward", "turns/mean", "entropy"):
+    for key in keys:
         lines = []
-        for method in methods:
-            logs = [read_metrics(out / f"{method['slug']}-{seed}" / "metrics.jsonl") for seed in range(seeds)]
-            curves = np.array([[line.get(key, np.nan) for line in log] for log in logs])
-            x = [float(line["iteration"]) for line in logs[0]]
+        for method, runs in zip(methods, logs, strict=True):
+            curves = np.array([[line.get(key, np.nan) for line in log] for log in runs])
+            if np.isnan(curves).all():
+                continue
+            x = [float(line["iteration"]) for line in runs[0]]
             low, high = curves.min(axis=0).tolist(), curves.max(axis=0).tolist()
             lines.append(Line(method["label"], x, curves.mean(axis=0).tolist(), low, high))
-        charts.append(line_chart(lines, title=key, width=520, height=240))
+        if lines:
+            charts.append(line_chart(lines, title=prefix + key, width=520, height=240))
     return charts
