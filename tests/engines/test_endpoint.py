@@ -135,6 +135,36 @@ def test_the_key_comes_from_the_environment_and_stays_out_of_sight(monkeypatch: 
         endpoint("http://192.0.2.1/v1", key_variable="MY_KEY").complete(USER)
 
 
+def test_blanks_around_a_key_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", " sesame\n")
+    with serving(lambda text, number: said("hello")) as server:
+        assert endpoint(server.url, key_variable="MY_KEY").complete_all([USER]) == ["hello"]
+    assert server.headers[0]["Authorization"] == "Bearer sesame"
+
+
+@pytest.mark.parametrize("key", ["ses\name", "ses\x07ame", "sesäme", "ses\u2026ame"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(
+    key: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    (answer,) = endpoint(nobody(), key_variable="MY_KEY").complete_all([USER])
+    assert "MY_KEY has a character" in str(answer)
+    assert "ses" not in str(answer) + "".join(capfd.readouterr())
+
+
+def test_an_error_that_nobody_expected_is_named_by_its_type_alone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def failing(*_: Any) -> str:
+        raise ValueError("Bearer sesame")
+
+    chat = endpoint(nobody())
+    monkeypatch.setattr(chat, "_attempt", failing)
+    given = chat.complete_all([USER] * 3)
+    assert ["ValueError" in str(answer) for answer in given] == [True] * 3
+    assert "sesame" not in str(given) + "".join(capfd.readouterr())
+
+
 @pytest.mark.parametrize(
     ("url", "changes", "complaint"),
     [

@@ -182,6 +182,8 @@ class Endpoint:
                     shared.answers[i] = error
                     if error.down and not shared.reached:
                         shared.down = error
+                except Exception as error:  # its message may hold what was sent, and with it the key
+                    shared.answers[i] = EndpointError(f"{self!r} cannot be asked: {type(error).__name__}")
         finally:
             shared.finished.release()
 
@@ -239,7 +241,11 @@ class Endpoint:
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "User-Agent": "turnwise"}
-        key = os.environ.get(self.key_variable, "")
+        key = os.environ.get(self.key_variable, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise EndpointError(
+                f"the key in {self.key_variable} has a character that no header can carry, such as a line break; set it again"
+            )
         if key:
             if not self._secure:
                 raise EndpointError(
