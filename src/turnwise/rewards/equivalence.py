@@ -17,7 +17,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from turnwise.rewards.expressions import Node, UnreadableError, read
+from turnwise.rewards.expressions import Node, UnreadableError, read, words_of
 
 if TYPE_CHECKING:
     import mpmath
@@ -38,8 +38,12 @@ def equivalent(one: str, other: str) -> bool:
     """Whether two texts are the same piece of mathematics; texts that are none are compared as texts.
 
     An equation ``x = 5`` is the same as ``5``; two equations are the same if their sides differ by a constant factor; sets
-    are compared without order, points, lists and intervals with it.
+    are compared without order, points, lists and intervals with it. Where both are nothing but words ("no", "AB"), they
+    are texts and no products of letters.
     """
+    words = [words_of(_bare(text)) for text in (one, other)]
+    if all(words) and any(len(word) > 1 for word in (*words[0], *words[1])):
+        return _plain(one) == _plain(other)
     trees = [_tree(text) for text in (one, other)]
     if trees[0] is None or trees[1] is None:
         return trees[0] is trees[1] and _plain(one) == _plain(other)
@@ -57,7 +61,11 @@ def _tree(text: str) -> Node | None:
 
 
 def _plain(text: str) -> str:
-    return "".join(_TEXT.sub(r"\1", text).replace("$", "").rstrip(". ").split()).lower()
+    return "".join(_bare(text).split()).lower()
+
+
+def _bare(text: str) -> str:
+    return _TEXT.sub(r"\1", text).replace("$", "").rstrip(". ")
 
 
 def _same(a: Node, b: Node) -> bool:

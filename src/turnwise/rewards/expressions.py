@@ -91,6 +91,15 @@ def read(text: str) -> Node:
     return _Reading(_tokens(text.strip().rstrip(".").strip())).all()
 
 
+def words_of(text: str) -> list[str]:
+    """The words of a text of nothing but letters, blanks and commas; none where one of them is a known name, such as ``pi``."""
+    words = re.findall("[A-Za-z]+", text)
+    named = any(
+        word in _GREEK or (len(word) > 1 and _is_name(word.lower())) or word.lower() == "sqrt" for word in words
+    )
+    return [] if named or not re.fullmatch(r"[A-Za-z\s,;]*", text) else words
+
+
 def _tokens(text: str) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     at = 0
