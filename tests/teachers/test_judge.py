@@ -74,7 +74,10 @@ def test_a_judge_of_no_use_ends_the_round() -> None:
 @pytest.mark.parametrize(
     ("text", "choice"),
     [("A", "A"), ("**B**", "B"), ("Answer A.", "A"), ("<think>A B</think>B", "B"), ("<think>A", None), ("A and B", None),
-     ("Apple", None), ("", None)],
+     ("Apple", None), ("", None), ("A clear winner is hard to name.", None), ("A good reply: B", "B"), ("A better reply is B.", "B"),
+     ("B is a good one, A too", None), ("A is better", "A"), ("I prefer B because it is short", "B"), ("Answer: A", "A"),
+     ("Answer A is worse than B", None), ("A good question.\n\nB", "B"), ("A fair fight with B", None), ("(A)", "A"),
+     ("The first is polite. The better answer is **A**, not B", "A"), ("Answer: A tie", None), ("Better: B\nWorse: A", "B")],
 )  # fmt: skip
 def test_choices(text: str, choice: str | None) -> None:
     assert parse_choice(text) == choice

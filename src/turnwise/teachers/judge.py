@@ -31,13 +31,28 @@ Principled = str | Callable[[str], str]
 GAPS = ("prompt", "first", "second", "principle")
 """The gaps that a template of comparisons may have; it must have ``{first}`` and ``{second}``."""
 
-_LETTER = re.compile(r"\b(A|B)\b")
+# An "A" before a word is an article, unless the word says something of answer A.
+_LETTER = r"\b(B|A(?!\s+[a-z])|A(?=\s+(?:is|was|wins|seems|does|has|follows|because|since|over)\b))\b"
+_ALONE = re.compile(r"(?:.*:)?\W*(?i:(?:the\s+)?(?:better\s+)?(?:answer|reply|response|choice)\W+)?([AB])\W*")
+_NAMED = re.compile(
+    r"\b(?i:answer|choice|winner|better(?:\s+(?:answer|reply|response|one))?)(?:\s*:|\s+is\b)\W{0,6}" + _LETTER
+)
 
 
 def parse_choice(text: str) -> str | None:
-    """ "A" or "B", whichever the answer names; None if it names neither, or both. Reasoning in think tags is skipped."""
-    found = set(_LETTER.findall(after_reasoning(text) or ""))
-    return found.pop() if len(found) == 1 else None
+    """ "A" or "B", whichever the answer names; None if it names neither, or both. Reasoning in think tags is skipped.
+
+    A letter that is all there is, or all of the last line, counts first, then one after "answer:" or "better is", and then
+    any other; the article "A" is none.
+    """
+    part = (after_reasoning(text) or "").strip()
+    lines = part.splitlines()
+    alone = _ALONE.fullmatch(lines[-1]) if lines else None
+    named = set(_NAMED.findall(part))
+    if alone is not None and named <= {alone[1]}:
+        return alone[1]
+    found = named or set(re.findall(r"\b[AB]\b", part))
+    return found.pop() if len(found) == 1 and re.search(_LETTER, part) else None
 
 
 class _Comparisons:
