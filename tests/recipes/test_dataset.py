@@ -13,6 +13,7 @@ import pytest
 
 from turnwise import DPO, GRPO, SFT, TurnwiseError, load, train
 from turnwise.algorithms import RewardModel
+from turnwise.cli.main import main
 from turnwise.data import load as load_data
 from turnwise.recipes.dataset import split
 
@@ -132,3 +133,71 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
         algorithm=SFT(episodes=2), data=file(tmp_path, rows), columns="prompt=question completion=reply", **TINY
     )
     assert len(trained.rollouts(4)) == 4
+
+
+def test_a_file_that_has_changed_stops_a_resume(tmp_path: Path) -> None:
+    data, out = file(tmp_path, pairs()), tmp_path / "run"
+    start = train(algorithm=SFT(episodes=4), data=file(tmp_path, orders(), "sft.jsonl"), **TINY).folder / "final"
+    settings = {**TINY, "algorithm": DPO(groups=4), "data": data, "model": str(start), "out": out}
+    train(**settings)
+    before = Path(data).read_text()
+    file(tmp_path, [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in pairs()])
+    with pytest.raises(TurnwiseError, match="the file of --data is not what"):
+        train(resume=True, **{**settings, "steps": 2})
+    Path(data).write_text(before)
+    assert steps_of(train(resume=True, **{**settings, "steps": 2}).folder) == 2
+
+
+@pytest.mark.parametrize("method", ["constitutional", "self-judge", "rejection-sampling"])
+def test_methods_that_roll_out_count_no_passes(tmp_path: Path, method: str) -> None:
+    rows = [{**row, "label": i % 2 == 0} for i, row in enumerate(orders())]
+    (tmp_path / "principles.txt").write_text("Say less. [words: 3]\n")
+    named = {"principles": str(tmp_path / "principles.txt")} if method == "constitutional" else {}
+    with pytest.raises(TurnwiseError, match="say how long with --steps"):
+        train(algorithm=method, data=file(tmp_path, rows), passes=2, **named, **TINY)
+
+
+def test_texts_are_held_out_by_what_they_say(tmp_path: Path) -> None:
+    parts = split(load_data(file(tmp_path, [{"text": f"line {i} of many"} for i in range(20)])), 0.25)
+    assert (len(parts.training), len(parts.held_out)) == (15, 5)
+    with pytest.raises(TurnwiseError, match="nothing to train on"):
+        train(algorithm=SFT(), data=file(tmp_path, orders()), held_out=1.0, **TINY)
+
+
+def test_an_evaluation_says_what_it_did_not_measure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run without a judge has no return; one without held-out rows is told that its prompts were trained on."""
+    rewards = tmp_path / "rewards.py"
+    rewards.write_text("def one(prompts, completions, **_):\n    return [1.0] * len(prompts)\n")
+    out = tmp_path / "run"
+    train(algorithm=SFT(episodes=4), data=file(tmp_path, orders()), out=out, **TINY)
+    assert main(["eval", str(out), "--episodes", "4"]) == 0
+    shown = capsys.readouterr()
+    assert "return" not in shown.out
+    assert "nobody judges these replies" in shown.out
+    assert "no rows were held out" in shown.err
+    assert json.loads((out / "eval.json").read_text())["judged"] is False
+    others = file(tmp_path, [{"prompt": "bring 99 tea"}], "others.jsonl")
+    assert main(["eval", str(out), "--episodes", "4", "--data", others, "--reward", f"{rewards}:one"]) == 0
+    shown = capsys.readouterr()
+    assert "return" in shown.out
+    assert "held out" not in shown.err
+    again = load(out, data=others, reward=f"{rewards}:one").evaluate(4)
+    assert again.undiscounted_return.mean == 1.0
+
+
+def test_a_folder_that_pays_has_nothing_of_it_run(tmp_path: Path) -> None:
+    """A stored run may name code; as a reward, it is a model and nothing else."""
+    start = train(algorithm=SFT(episodes=4), data=file(tmp_path, orders(), "sft.jsonl"), **TINY).folder / "final"
+    judge = tmp_path / "judge"
+    train(algorithm=RewardModel(groups=4), data=file(tmp_path, pairs()), model=str(start), out=judge, **TINY)
+    evil = tmp_path / "evil.py"
+    evil.write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass X: pass\n")
+    about = json.loads((judge / "config.json").read_text())
+    about["config"]["training"]["algorithm"] = {"name": f"{evil}:X"}
+    about["config"]["training"]["model"]["trust_remote_code"] = True
+    (judge / "config.json").write_text(json.dumps(about))
+    trained = train(
+        algorithm=GRPO(groups=1, group_size=2), data=file(tmp_path, orders(), "sft.jsonl"), model=str(start), reward=str(judge), **TINY
+    )  # fmt: skip
+    assert trained.policy is not None
+    assert not (tmp_path / "ran").exists()

@@ -108,10 +108,13 @@ def optimum(actor: Actor, world: EnvSpec) -> float | None:
 
 def _show(actor: Actor, world: EnvSpec, evaluation: Evaluation, best: float | None, values: dict[str, Any]) -> None:
     from turnwise.cli.console import columns, output, say
+    from turnwise.recipes.sources import unjudged
 
     console = output()
     how = "greedy" if values["greedy"] else f"temperature {actor.training.model.temperature:g}"
-    say(console, f"{actor.model} in {world.id}: {evaluation.episodes} {values['seeds']} tasks, {how}")
+    # Which rows of a file are held out, the file's own line says.
+    tasks = world.summary if actor.training.data.data else f"{values['seeds']} tasks"
+    say(console, f"{actor.model} in {world.id}: {evaluation.episodes} episodes, {tasks}, {how}")
     table = columns("", "value", f"{evaluation.confidence:.0%} interval", "n", "optimum")
     mean = evaluation.undiscounted_return.mean
     share = "" if best is None else f"{best:.4g}"
@@ -120,10 +123,13 @@ def _show(actor: Actor, world: EnvSpec, evaluation: Evaluation, best: float | No
         share += f" (reached: {mean / best:.0%})"
     if evaluation.success is not None:
         table.add_row("success", *_figures(evaluation.success, percent=True), "")
-    table.add_row("return", *_figures(evaluation.undiscounted_return), share)
+    if not unjudged(actor.training):
+        table.add_row("return", *_figures(evaluation.undiscounted_return), share)
     table.add_row("turns", *_figures(evaluation.turns), "")
     table.add_row("tokens", *_figures(evaluation.tokens), "")
     console.print(table)
+    if unjudged(actor.training):
+        say(console, "nobody judges these replies; name who does with --reward, as in --reward rewards.py:f")
 
 
 def _figures(estimate: Estimate, *, percent: bool = False) -> tuple[str, str, str]:
@@ -134,6 +140,7 @@ def _figures(estimate: Estimate, *, percent: bool = False) -> tuple[str, str, st
 
 def _write(actor: Actor, evaluation: Any, best: float | None, values: dict[str, Any]) -> None:
     from turnwise.cli.console import output, say
+    from turnwise.recipes.sources import unjudged
     from turnwise.runs.atomic import write_bytes
     from turnwise.runs.folder import RunFolder, as_json
 
@@ -142,6 +149,7 @@ def _write(actor: Actor, evaluation: Any, best: float | None, values: dict[str, 
         "env": actor.training.world.env,
         "seeds": values["seeds"],
         "greedy": values["greedy"],
+        "judged": not unjudged(actor.training),
         "optimal_return": best,
         "evaluation": evaluation,
     }

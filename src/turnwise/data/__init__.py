@@ -5,7 +5,7 @@ episodes = episodes_of(transcripts(dataset), policy)
 """
 
 from turnwise.data.convert import prompts, transcripts
-from turnwise.data.dataset import LEARNS, Dataset, Report, check, lengths, load, renames
+from turnwise.data.dataset import LEARNS, Dataset, Report, check, check_kind, lengths, load, renames
 from turnwise.data.problems import DataError, Problem
 from turnwise.data.rows import Answer, Kind, Row
 
@@ -19,6 +19,7 @@ __all__ = [
     "Report",
     "Row",
     "check",
+    "check_kind",
     "lengths",
     "load",
     "prompts",

@@ -139,7 +139,7 @@ def load(
             rows of it are bad (the first ones are named).
     """
     scan = _Scan(source, kind, columns, split, renderer, max_length, measured=max_length > 0)
-    _check_kind(scan, learns_from)
+    check_kind(scan.name, scan.kind, learns_from)
     rows: list[Row] = []
     problems: list[Problem] = []
     tally = _Tally(scan.kind)
@@ -415,10 +415,18 @@ def _renaming(missing: list[str], seen: list[str]) -> str:
     return f"; name yours with --columns {pairs or f'{missing[0]}=COLUMN'}"
 
 
-def _check_kind(scan: _Scan, learns_from: str) -> None:
-    if not learns_from or scan.kind in LEARNS[learns_from]:
+def check_kind(name: str, kind: Kind, learns_from: str) -> None:
+    """Refuse data that has not what a method learns from.
+
+    Args:
+        name: Where the data comes from.
+        kind: What it holds.
+        learns_from: A key of `LEARNS`; empty for anything.
+
+    Raises:
+        DataError: it is of another kind; says which would do.
+    """
+    if not learns_from or kind in LEARNS[learns_from]:
         return
-    kinds = " or ".join(f"{kind} ({', '.join(NEEDS[kind])})" for kind in LEARNS[learns_from])
-    raise DataError(
-        f"this method learns from {learns_from}, so its data is {kinds}; {scan.name} holds {scan.kind} data"
-    )
+    kinds = " or ".join(f"{fit} ({', '.join(NEEDS[fit])})" for fit in LEARNS[learns_from])
+    raise DataError(f"this method learns from {learns_from}, so its data is {kinds}; {name} holds {kind} data")

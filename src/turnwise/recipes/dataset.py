@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NONE_HELD_OUT = (
+    "no rows were held out, so these are figures on rows that were trained on; train with --held-out 0.1, or evaluate on another "
+    "file with --data FILE"
+)
+
 
 @dataclass(frozen=True)
 class Split:
@@ -49,11 +54,13 @@ class Prompts:
     others: tuple[dict[str, Any], ...]
 
     def __call__(self) -> Any:
-        """The world of a run."""
-        return self._world(self.rows)
+        """The world of a run; where all prompts are held out, of them."""
+        return self._world(self.rows or self.others)
 
     def held_out(self) -> Any:
-        """The world of an evaluation: the held-out prompts, or all of them where none were held out."""
+        """The world of an evaluation: the held-out prompts, or all of them where none were held out, which is said."""
+        if not self.others:
+            log.warning(NONE_HELD_OUT)
         return self._world(self.others or self.rows)
 
     def asked(self, *, held_out: bool) -> Sequence[dict[str, Any]]:
@@ -76,7 +83,11 @@ def read(training: Training) -> Split:
         TurnwiseError: there is no such file, it holds another kind of data than the method learns from, or rows of it are
             bad.
     """
-    return _read(training.data, sources.learns_from(training), _written(training))
+    from turnwise.data import check_kind
+
+    parts = _read(training.data, _written(training))
+    check_kind(parts.training.name, parts.training.kind, sources.learns_from(training))
+    return parts
 
 
 def _written(training: Training) -> int:
@@ -86,7 +97,7 @@ def _written(training: Training) -> int:
 
 
 @lru_cache(maxsize=4)
-def _read(settings: Any, learns_from: str, changed: int) -> Split:
+def _read(settings: Any, changed: int) -> Split:
     from turnwise.data import load, renames
 
     kind = None if settings.kind == "auto" else settings.kind
@@ -95,7 +106,6 @@ def _read(settings: Any, learns_from: str, changed: int) -> Split:
         kind=kind,
         columns=renames(settings.columns.replace(",", " ").split()),
         split=settings.split,
-        learns_from=learns_from,
         skip_bad=settings.skip_bad,
     )
     if dataset.skipped:
@@ -111,9 +121,10 @@ def split(dataset: Dataset, share: float) -> Split:
     Raises:
         TurnwiseError: a share that leaves nothing on one side.
     """
-    if not share:
-        return Split(dataset, dataclasses.replace(dataset, rows=()))
-    prompts = sorted({str(row.prompt) for row in dataset.rows}, key=lambda text: sha256(text.encode()).digest())
+    if share in (0, 1):
+        none = dataclasses.replace(dataset, rows=())
+        return Split(none, dataset) if share else Split(dataset, none)
+    prompts = sorted({_prompt(row) for row in dataset.rows}, key=lambda text: sha256(text.encode()).digest())
     n = round(share * len(prompts))
     if not 0 < n < len(prompts):
         raise TurnwiseError(
@@ -121,8 +132,13 @@ def split(dataset: Dataset, share: float) -> Split:
             "choose another share, or bring more data"
         )
     kept = set(prompts[:n])
-    rows = [[row for row in dataset.rows if (str(row.prompt) in kept) is out] for out in (False, True)]
+    rows = [[row for row in dataset.rows if (_prompt(row) in kept) is out] for out in (False, True)]
     return Split(*(dataclasses.replace(dataset, rows=tuple(part)) for part in rows))
+
+
+def _prompt(row: Any) -> str:
+    """What a row asks; of a text without a prompt, the text."""
+    return str(row.prompt) or row.answers[0].actions[0]
 
 
 def training_transcripts(training: Training) -> list[Transcript]:
@@ -156,7 +172,7 @@ def fitting_world(training: Training, model: Any) -> EnvSpec:
 
 def prompt_world(training: Training) -> EnvSpec:
     """The one-turn world over the prompts of the run's file, whatever else it holds; the seed chooses the prompt."""
-    parts = _read(training.data, "", _written(training))
+    parts = _read(training.data, _written(training))
     return _world(parts.training, parts.held_out)
 
 
@@ -176,9 +192,7 @@ def judge_held_out(training: Training, scorer: Any, rows: int) -> Any:
         return evaluate_steps(scorer, steps.held_out_answers(training, sources.resolve_env(training, None), rows))
     parts = read(training)
     if not len(parts.held_out):
-        log.warning(
-            "no rows were held out, so these are figures on rows that were trained on; train with --held-out 0.1"
-        )
+        log.warning(NONE_HELD_OUT)
     chosen = parts.held_out if len(parts.held_out) else parts.training
     chosen = dataclasses.replace(chosen, rows=chosen.rows[:rows])
     episodes = sources.stored_episodes(training, scorer, transcripts(chosen))

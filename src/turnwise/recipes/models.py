@@ -14,16 +14,9 @@ def load_policy(training: Training, path: str | Path, *, value_head: bool = Fals
     """The policy in `path`, acting as the run's settings say."""
     from turnwise.models import Policy
 
-    model = training.model
+    drawn = sampling(training)
     return Policy.from_pretrained(
-        path,
-        value_head=value_head,
-        dtype=model.dtype,
-        quantise=_bits(model),
-        sampling=sampling(training),
-        system=model.system or None,
-        template=_template(model),
-        trust_remote_code=model.trust_remote_code,
+        path, value_head=value_head, quantise=_bits(training.model), sampling=drawn, **reading(training.model)
     )
 
 
@@ -33,16 +26,18 @@ def load_scorer(training: Training, path: str | Path, *, lora: str = "") -> Any:
 
     model = training.model
     return Scorer.from_pretrained(
-        path,
-        kind=_kind(training),
-        lora=lora,
-        quantise=_bits(model),
-        seed=training.seed,
-        dtype=model.dtype,
-        system=model.system or None,
-        template=_template(model),
-        trust_remote_code=model.trust_remote_code,
+        path, kind=_kind(training), lora=lora, quantise=_bits(model), seed=training.seed, **reading(model)
     )
+
+
+def reading(model: Model) -> dict[str, Any]:
+    """How a model in a folder is read: its type, its system message and its template."""
+    return {
+        "dtype": model.dtype,
+        "system": model.system or None,
+        "template": _template(model),
+        "trust_remote_code": model.trust_remote_code,
+    }
 
 
 def first_model(training: Training, texts: Callable[[], Sequence[str]], home: Path) -> Any:

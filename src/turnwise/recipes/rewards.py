@@ -13,7 +13,7 @@ from turnwise.envs import registry
 from turnwise.envs.registry import EnvSpec
 from turnwise.episode import Episode
 from turnwise.errors import TurnwiseError
-from turnwise.recipes.settings import Training
+from turnwise.recipes.settings import Model, Training
 from turnwise.rewards import Reward, RewardError
 from turnwise.rewards.named import Loaders, parse_rewards, resolve
 from turnwise.text import Conversation, Renderer
@@ -52,7 +52,7 @@ def rewards_of(
     return resolve(
         parse_rewards(feedback.reward),
         policy.renderer,
-        loaders(policy.renderer),
+        loaders(policy.renderer, feedback.reward_deadline),
         columns=None if find is None else lambda episode: {name: find(episode.seed).get(name) for name in names},
         known=names,
         prompt=None if find is None else lambda episode: _prompt(find, episode),
@@ -77,13 +77,18 @@ def rows_of(world: EnvSpec, *, held_out: bool = False) -> tuple[Sequence[Row], C
         env.close()
 
 
-def loaders(renderer: Renderer) -> Loaders:
-    """What loads functions and models for episodes made with `renderer`."""
+def loaders(renderer: Renderer, deadline: float = 600.0) -> Loaders:
+    """What loads functions and models for episodes made with `renderer`.
+
+    Args:
+        renderer: The renderer that the episodes are made with.
+        deadline: Seconds that a judge behind an address may take for the episodes of one call.
+    """
     return Loaders(
         function=find_function,
         model=partial(_scored_by, renderer),
         judge=partial(_judged_by, renderer),
-        endpoint=partial(_asked_at, renderer),
+        endpoint=partial(_asked_at, renderer, deadline),
     )
 
 
@@ -121,14 +126,9 @@ def _scored_by(renderer: Renderer, folder: Path, by_text: bool) -> Reward:
     from turnwise.models import Scorer
     from turnwise.rewards import ProcessReward, RewardModelReward
 
-    path, training = _model_in(folder)
+    path, how = _model_in(folder)
     kind = _kind(path, folder)
-    if training is not None:
-        from turnwise.recipes.models import load_scorer
-
-        scorer = load_scorer(training, path)
-    else:
-        scorer = Scorer.from_pretrained(path, kind=kind)
+    scorer = Scorer.from_pretrained(path, kind=kind, **how)
     pays = RewardModelReward if kind == "reward" else ProcessReward
     return pays(scorer, renderer, text=by_text)
 
@@ -141,34 +141,37 @@ def _judged_by(renderer: Renderer, folder: Path, template: str) -> Reward:
 
 def judge_model(folder: Path) -> Policy:
     """The language model in a folder or run folder, to be asked for its opinion."""
-    path, training = _model_in(folder)
-    if training is not None:
-        from turnwise.recipes.models import load_policy
-
-        return load_policy(training, path)
     from turnwise.models import Policy
 
-    return Policy.from_pretrained(path)
+    path, how = _model_in(folder)
+    return Policy.from_pretrained(path, **how)
 
 
-def _asked_at(renderer: Renderer, address: str, model: str, template: str) -> Reward:
+def _asked_at(renderer: Renderer, deadline: float, address: str, model: str, template: str) -> Reward:
     from turnwise.engines import Endpoint
     from turnwise.rewards.judge import Judge
 
-    return Judge(Endpoint(address, model), renderer, template=template or None)
+    return Judge(Endpoint(address, model, deadline=deadline), renderer, template=template or None)
 
 
-def _model_in(folder: Path) -> tuple[Path, Training | None]:
-    """The folder of the model itself, and the settings of the run that trained it, if it is a run's folder."""
+def _model_in(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder of the model itself, and how it is read: as the run that trained it did, if it is a run's folder.
+
+    Of a run that may be anybody's, only what describes the model is taken: nothing that it names is loaded, and code that
+    comes with its weights is not run.
+    """
+    from turnwise.recipes.models import reading
+
     about = _json(folder / "config.json")
     if "config" not in about or "seeds" not in about:
-        return folder, None
-    stored = about["config"].get("training")
+        return folder, {}
     if not (folder / "final").is_dir():
         raise RewardError(
             f"{folder} is a run that has no final model yet; finish it with `turnwise train --resume {folder}`"
         )
-    return folder / "final", None if stored is None else Training.from_config(stored)
+    stored = about["config"].get("training", {}).get("model", {})
+    known = {name: stored[name] for name in ("dtype", "system", "template") if name in stored}
+    return folder / "final", reading(Model(**known))
 
 
 def _kind(path: Path, named: Path) -> Literal["reward", "process"]:

@@ -21,10 +21,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
     },
     "Data": {
         "max_length": (lambda x: x >= 0, "use 0 for the model's own limit, or a number of tokens"),
-        "held_out": (
-            lambda x: 0 <= x < 1,
-            "it is a share of the rows, in [0, 1); at 1 nothing would be left to train on",
-        ),
+        "held_out": (lambda x: 0 <= x <= 1, "it is a share of the rows, in [0, 1]"),
         "passes": (lambda x: x >= 0, "use 0 to let `steps` decide, or a positive number of passes"),
     },
     "Feedback": {
@@ -89,9 +86,9 @@ def check_together(training: Any) -> None:
         raise SettingsError(
             f"quantise={training.model.quantise!r} without lora: quantised weights cannot be trained; add lora, for example r=16"
         )
-    kl, top_p = getattr(training.algorithm, "kl_coef", 0), training.model.top_p
-    if kl and top_p < 1:
+    compares = getattr(training.algorithm, "needs_reference", getattr(training.algorithm, "kl_coef", 0))
+    if compares and training.model.top_p < 1:
         raise SettingsError(
-            f"kl_coef={kl} with top_p={top_p}: a token outside the reference's nucleus has probability zero there, so the "
-            "divergence is infinite; use top_p=1, or kl_coef=0"
+            f"top_p={training.model.top_p} with a method that is measured from a reference (kl_coef, dpo …): a token outside the "
+            "reference's nucleus has probability zero there, so the divergence is infinite; use top_p=1, or no reference"
         )

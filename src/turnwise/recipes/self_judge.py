@@ -64,34 +64,14 @@ def train_judge(
         Interrupted: Ctrl-C; says from where the run goes on.
     """
     from turnwise.algorithms.answer_judge import AnswerJudge
-    from turnwise.learners import LocalLearner
     from turnwise.models import Scorer
-    from turnwise.recipes.models import default_lr
+    from turnwise.recipes.phase import before
     from turnwise.rollout import Logged
-    from turnwise.runs import Interrupted, RunFolder, train
 
     judge = Scorer.of(policy, seed=training.seed, lora=training.model.lora or 0)
     method, source = AnswerJudge(), Logged(list(episodes), seed=training.seed)
     steps = max(1, math.ceil(training.algorithm.judge_passes * len(source.episodes) / method.episodes))
-    phase = out / FOLDER
-    config = {"training": training.to_config(), "phase": FOLDER}
-    started = (phase / "config.json").exists()
-    folder = RunFolder.open(phase) if started else RunFolder.create(phase, config, seeds={"run": training.seed})
-    with folder:
-        learner = LocalLearner(
-            judge,
-            lr=default_lr(training.model, scratch=2e-3),
-            warmup=0.1,
-            max_grad_norm=training.optimiser.max_grad_norm,
-            max_tokens=training.optimiser.max_tokens,
-            seed=training.seed,
-        )
-        try:
-            shown = progress and not folder.final.exists()
-            train(method, source, learner, folder, steps=steps, save_every=steps, record=0, progress=shown)
-        except Interrupted:
-            # What is resumed is the run; the judge goes on by itself.
-            raise Interrupted(out, 0, 0, training.steps) from None
+    before(training, FOLDER, out, judge, method, source, steps=steps, lr=0.0, progress=progress)
     judge.model.requires_grad_(False)
     return judge
 

@@ -25,7 +25,7 @@ def learns_from(training: Training) -> str:
 def asking(training: Training, *, data: str = "", reward: str = "") -> Training:
     """The same settings with the prompts of another file, or other rewards, for an evaluation; empty leaves either as it is."""
     if data:
-        prompts = dataclasses.replace(training.data, data=data, kind="auto", held_out=0.0, passes=0.0)
+        prompts = dataclasses.replace(training.data, data=data, kind="auto", held_out=1.0, passes=0.0)
         training = dataclasses.replace(training, data=prompts, world=dataclasses.replace(training.world, env=PROMPTS))
     if reward:
         training = dataclasses.replace(training, feedback=dataclasses.replace(training.feedback, reward=reward))
@@ -162,7 +162,8 @@ def held_out_rollouts(
     env: Callable[[], Any] | None = None,
     on_episode: Callable[[int], None] | None = None,
 ) -> list[Any]:
-    """Episodes of an evaluation, paid as those of the run are.
+    """Episodes of an evaluation, paid as those of the run are. A teacher, who compares, pays nothing here: of each task there is
+    one episode.
 
     Args:
         training: The settings.
@@ -181,7 +182,14 @@ def held_out_rollouts(
         played = collector.collect(tasks, sampling=sampling, on_episode=on_episode)
     finally:
         collector.close()
-    rewards = {} if env else rewards_of_run(training, world, policy, held_out=True)
+    if env is not None:
+        return played
+    if training.feedback.step_end:
+        from turnwise.rollout import split_steps
+
+        ends = separator(training.feedback.step_end)
+        played = [split_steps(episode, policy.renderer, ends) for episode in played]
+    rewards = rewards_of_run(training, world, policy, held_out=True)
     return judged(played, rewards) if rewards else played
 
 
@@ -203,6 +211,11 @@ def rewards_of_run(training: Training, world: EnvSpec, policy: Any, *, held_out:
     from turnwise.recipes.rewards import rewards_of
 
     return rewards_of(training, world, policy, held_out=held_out)
+
+
+def unjudged(training: Training) -> bool:
+    """Whether an evaluation has nobody to say what a reply is worth."""
+    return training.world.env == PROMPTS and not training.feedback.reward and not needs_principles(training)
 
 
 def demonstrations(training: Training, world: EnvSpec, given: Sequence[Transcript] | None) -> list[Transcript]:

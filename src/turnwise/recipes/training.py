@@ -34,6 +34,7 @@ from turnwise.recipes.sources import (
     make_collector,
     make_source,
     needs_judge,
+    needs_principles,
     resolve_env,
     stored_episodes,
     texts,
@@ -139,11 +140,13 @@ def run(
 
     if training.threads:
         torch.set_num_threads(training.threads)
+    if training.data.held_out == 1:
+        raise TurnwiseError("held_out=1 holds out every row, so there is nothing to train on; use a smaller share")
     world = resolve_env(training, env)
     transcripts = taught(training, world, demonstrations)
     training = _with_passes(training, transcripts)
     out = Path(out)
-    config = {"training": training.to_config()}
+    config = {"training": training.to_config(), "files": _files(training)}
     folder = RunFolder.open(out) if resume else RunFolder.create(out, config, seeds={"run": training.seed})
     with folder:
         try:
@@ -156,6 +159,7 @@ def run(
                 self_judge.check_labels(answers)
             else:
                 source = make_source(training, world, model, transcripts)
+                _check_stored(training, source)
         except BaseException:
             # A mistyped model or option leaves no run behind that would be in the way of the corrected command.
             if not resume:
@@ -170,7 +174,11 @@ def run(
             if trains(training) == "policy":
                 # A stored critic is for the algorithm; imitation has nothing to teach it.
                 critic, model.value_head = model.value_head, None
-                _warm_start(training, model, out, transcripts, progress)
+                warmed = _warm_start(training, model, out, transcripts, progress)
+                if warmed and source is not None and needs_principles(training):
+                    # It may hold a judge that is the policy as it starts.
+                    source.close()
+                    source = make_source(training, world, model, transcripts)
                 if needs_critic(training):
                     model.value_head = critic
                     model.add_value_head()
@@ -212,14 +220,14 @@ def _with_passes(training: Training, transcripts: Sequence[Transcript]) -> Train
     """The same run with the number of iterations that its passes over the data take."""
     if not training.data.passes:
         return training
-    rows = len({t.group for t in transcripts}) if learns_from(training) == "preferences" else len(transcripts)
-    counter = _Counter()
-    training.algorithm.collect(counter, 0)
-    if not rows or not counter.asked:
+    if learns_from(training) == "rollouts" or needs_judge(training):
         raise TurnwiseError(
             f"passes={training.data.passes:g} counts passes over stored rows, and this method rolls out new episodes; "
             "say how long with --steps"
         )
+    rows = len({t.group for t in transcripts}) if learns_from(training) == "preferences" else len(transcripts)
+    counter = _Counter()
+    training.algorithm.collect(counter, 0)
     steps = max(1, math.ceil(training.data.passes * rows / counter.asked))
     return dataclasses.replace(training, steps=steps)
 
@@ -235,6 +243,26 @@ class _Counter:
         return []
 
 
+def _check_stored(training: Training, source: Any) -> None:
+    """Let the method look at all stored episodes before anything is trained on the first of them."""
+    check = getattr(training.algorithm, "check_stored", None)
+    if check is not None and learns_from(training) != "rollouts":
+        check(source.episodes)
+
+
+def _files(training: Training) -> dict[str, str]:
+    """What a run was given in files that may not change under it: setting -> SHA-256 of the file."""
+    from hashlib import file_digest
+
+    named = {"data": training.data.data, "principles": training.principles.principles}
+    found: dict[str, str] = {}
+    for name, path in named.items():
+        if path and Path(path).is_file():
+            with Path(path).open("rb") as file:
+                found[name] = file_digest(file, "sha256").hexdigest()
+    return found
+
+
 def _fitting(
     training: Training, model: Any, world: EnvSpec, transcripts: list[Transcript]
 ) -> tuple[EnvSpec, list[Transcript]]:
@@ -248,6 +276,12 @@ def _fitting(
 
 def _refuse_other_settings(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
     """A resumed run may be given more iterations; with any other change it would not be the same run."""
+    for name, digest in before.get("files", {}).items():
+        if now["files"].get(name) != digest:
+            raise TurnwiseError(
+                f"the file of --{name} is not what {out} was started with; put it back to go on, or start a new run in another "
+                "folder"
+            )
     old, new = before.get("training", {}), now["training"]
     for part in new.keys() - {"steps"}:
         if new[part] != old.get(part):
@@ -292,33 +326,15 @@ def load(
     return Trained(Path(out), training, read(training, path), world)
 
 
-def _warm_start(training: Training, policy: Any, out: Path, transcripts: Sequence[Transcript], progress: bool) -> None:
-    """Fine-tune the policy on the transcripts, in a run folder of its own; on a resume, take its result from there."""
+def _warm_start(training: Training, policy: Any, out: Path, transcripts: Sequence[Transcript], progress: bool) -> bool:
+    """Fine-tune the policy on the transcripts; on a resume, take the result from its folder. Whether there was anything to do."""
     from turnwise.algorithms import SFT
-    from turnwise.learners import LocalLearner
-    from turnwise.runs import Interrupted, RunFolder, train
+    from turnwise.recipes.phase import before
 
     if not transcripts or learns_from(training) != "rollouts":
-        return
-    warm, phase = training.warm_start, out / "warm-start"
+        return False
+    warm, sft = training.warm_start, SFT()
     source = logged(training, policy, transcripts)
-    sft = SFT()
     steps = max(1, warm.epochs * len(source.episodes) // sft.episodes)
-    started = (phase / "config.json").exists()
-    config = {"training": training.to_config(), "phase": "warm-start"}
-    folder = RunFolder.open(phase) if started else RunFolder.create(phase, config, seeds={"run": training.seed})
-    with folder:
-        learner = LocalLearner(
-            policy,
-            lr=warm.lr or default_lr(training.model, scratch=2e-3),
-            warmup=0.1,
-            max_grad_norm=training.optimiser.max_grad_norm,
-            max_tokens=training.optimiser.max_tokens,
-            seed=training.seed,
-        )
-        try:
-            shown = progress and not folder.final.exists()
-            train(sft, source, learner, folder, steps=steps, save_every=steps, record=0, progress=shown)
-        except Interrupted:
-            # What is resumed is the run; the warm start goes on by itself.
-            raise Interrupted(out, 0, 0, training.steps) from None
+    before(training, "warm-start", out, policy, sft, source, steps=steps, lr=warm.lr, progress=progress)
+    return True
