@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class Method:
 METHODS = (
     Method("SFT start", "sft", None),
     Method("RLHF, one step", "rlhf", PPO(episodes=256, reward_scale=0.3, kl_coef=0.2), judged=True, steps=10, lr=1e-3),
-    Method("DPO, one step", "dpo", DPO(), compared=True, steps=PAIRS // 32, lr=1e-3),
+    Method("DPO, one step", "dpo", DPO(), compared=True, steps=math.ceil(PAIRS / 32), lr=1e-3),
     Method("PPO, γ = 0", "ppo-gamma0", PPO(gamma=0.0)),
     Method("PPO", "ppo", PPO()),
     Method("REINFORCE", "reinforce", Reinforce()),
