@@ -100,6 +100,29 @@ def test_nonsense_is_asked_once_more_and_then_left_out(caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize(
+    ("answers", "asks"),
+    [("rating", "one number from 0 to 10, and nothing else"), ("yes-no", "no.\n\nWrite nothing but yes or no.")],
+)
+def test_the_second_question_says_in_which_form(answers: Any, asks: str) -> None:
+    """The same question again, at temperature 0, has the same answer; a request that was lost is asked again as it was."""
+
+    def obedient(text: str, number: int) -> Any:
+        if "bad" in text:
+            return (400, b"lost", {}) if text not in before else said("Rating: 1" if answers == "rating" else "no")
+        return (
+            said("Rating: 5" if answers == "rating" else "yes")
+            if asks in text[-200:] and text not in before
+            else said("hm")
+        )
+
+    before: set[str] = set()
+    with serving(lambda text, number: (obedient(text, number), before.add(text))[0]) as server:
+        good, bad = judge(server.url, answers=answers)(episodes("good", "bad"))
+    assert good[-1] == (0.5 if answers == "rating" else 1.0)
+    assert bad[-1] == (0.1 if answers == "rating" else 0.0)
+
+
+@pytest.mark.parametrize(
     ("answer", "complaint"),
     [
         (said("I would rather not"), r"no usable opinion on 2 of 2 episodes.*rather not.*Nothing was trained"),

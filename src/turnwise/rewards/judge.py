@@ -35,6 +35,10 @@ GAPS = ("prompt", "completion", "principle")
 log = logging.getLogger(__name__)
 
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+_AGAIN = {
+    "rating": "Write 'Rating: ' and one number from 0 to 10, and nothing else.",
+    "yes-no": "Write nothing but yes or no.",
+}
 _YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 
 
@@ -85,7 +89,7 @@ class _Questions:
 class Judge:
     """Pays at the last turn what a model writes about the episode: a rating from 0 to 10 as a share, or yes (1) and no (0).
 
-    An answer without an opinion is asked for once more; if that has none either, the turn is NaN.
+    After an answer without an opinion it is asked once more, and told in which form; if that has none either, the turn is NaN.
 
     Args:
         chat: Whom to ask: an `Endpoint`, or a `LocalChat`.
@@ -117,6 +121,7 @@ class Judge:
             raise RewardError(f"answers={answers!r}; a judge is asked for 'rating' or 'yes-no'")
         self.chat = chat
         self.parse = parsers[answers]
+        self.again = _AGAIN[answers]
         self.questions = _Questions(renderer, template, f"{answers.replace('-', '_')}.txt", principle)
         self.asked = 0
         self.unscorable = 0
@@ -143,10 +148,13 @@ class Judge:
                 raise RewardError(f"the judge gives no answer: {failed[0]}. Nothing was trained; resume when it does")
             for i, answer in zip(left, answers, strict=True):
                 opinion = None if isinstance(answer, EngineError) else self.parse(answer)
-                if opinion is None:
-                    heard = str(answer)
-                else:
+                if opinion is not None:
                     opinions[i] = opinion
+                    continue
+                heard = str(answer)
+                if not isinstance(answer, EngineError):
+                    (question,) = self.questions.about(episodes[i])
+                    questions[i] = [{**question, "content": f"{question['content']}\n\n{self.again}"}]
         for i in turns:
             paid[i][-1] = opinions.get(i, math.nan)
         missing = [i for i in turns if i not in opinions]
