@@ -101,7 +101,7 @@ def test_nonsense_is_asked_once_more_and_then_left_out(caplog: pytest.LogCapture
 
 @pytest.mark.parametrize(
     ("answers", "asks"),
-    [("rating", "one number from 0 to 10, and nothing else"), ("yes-no", "no.\n\nWrite nothing but yes or no.")],
+    [("rating", "one number from 0 to 10, and nothing else"), ("yes-no", "\n\nWrite nothing but yes or no.")],
 )
 def test_the_second_question_says_in_which_form(answers: Any, asks: str) -> None:
     """The same question again, at temperature 0, has the same answer; a request that was lost is asked again as it was."""
