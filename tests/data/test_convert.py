@@ -35,6 +35,15 @@ def test_a_preference_is_two_transcripts_of_one_group() -> None:
     assert all(t.source is Source.DATASET and t.terminated and not t.truncated for t in (one, other))
 
 
+@pytest.mark.parametrize("margin", [0.2, 0.5, 3.0])
+def test_as_single_labels_a_preference_pays_one_and_zero_whatever_its_margin(margin: float) -> None:
+    data = load([{"prompt": "a", "chosen": "b", "rejected": "c", "margin": margin}])
+    assert [t.rewards for t in transcripts(data, margins=False)] == [(1.0,), (0.0,)]
+    assert [t.rewards for t in transcripts(data)] == [(margin,), (0.0,)]
+    steps = load([{"prompt": "a", "completions": ["b", "c"], "labels": [True, False]}])
+    assert [t.rewards for t in transcripts(steps, margins=False)] == [(1.0, 0.0)]
+
+
 def test_a_label_pays_and_a_demonstration_does_not() -> None:
     (good,) = told({"prompt": "a", "completion": "b", "label": True})
     assert (good.rewards, good.pays) == ((1.0,), "label")

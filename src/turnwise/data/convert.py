@@ -12,7 +12,7 @@ from turnwise.episode import Source, Transcript
 _LABELLED = (Kind.PREFERENCE, Kind.UNPAIRED, Kind.STEPWISE)
 
 
-def transcripts(dataset: Dataset) -> list[Transcript]:
+def transcripts(dataset: Dataset, *, margins: bool = True) -> list[Transcript]:
     """The answers of a data set, to be tokenised by `turnwise.rollout.episodes_of`.
 
     Labels are rewards, paid by "label". Of a preference the chosen answer comes first, and its last turn is paid 1 (or
@@ -20,21 +20,31 @@ def transcripts(dataset: Dataset) -> list[Transcript]:
     The steps of an answer are turns with nothing between them, each paid 1 or 0. What carries no label is paid 0 by the
     environment. The seed is the place of the row among `Dataset.rows`.
 
+    Args:
+        dataset: Checked rows.
+        margins: A preference's margin is what its chosen answer is paid. Without it 1 is: for methods that read a reward as
+            the label of one answer, to which a small margin would say that the chosen answer is a bad one.
+
     Raises:
         DataError: the rows are prompts without answers.
     """
     if dataset.kind is Kind.PROMPT:
         raise DataError(f"{dataset.name} holds prompts without answers, so there is nothing to imitate or compare")
     return [
-        _transcript(dataset, place, row, answer) for place, row in enumerate(dataset.rows) for answer in row.answers
+        _transcript(dataset, place, row, answer, margins)
+        for place, row in enumerate(dataset.rows)
+        for answer in row.answers
     ]
 
 
-def _transcript(dataset: Dataset, place: int, row: Row, answer: Answer) -> Transcript:
+def _transcript(dataset: Dataset, place: int, row: Row, answer: Answer, margins: bool) -> Transcript:
+    paid = answer.rewards
+    if dataset.kind is Kind.PREFERENCE and not margins:
+        paid = tuple(float(reward > 0) for reward in paid)
     return Transcript(
         observations=(row.prompt, *answer.observations),
         actions=answer.actions,
-        rewards=answer.rewards,
+        rewards=paid,
         terminated=True,
         truncated=False,
         env="data",
