@@ -191,11 +191,19 @@ class LocalLearner:
         self._reference_moved = True
 
     def _reference_tensors(self) -> dict[str, Tensor]:
-        """What of the reference may differ from the model that the run was started with; empty unless it has moved."""
-        if not self._reference_moved:
+        """What of the reference may differ from the model that the run was started with; empty unless it has moved.
+
+        The model of a reference that is the policy with its adapter switched off holds the adapter of the policy.
+        """
+        if not self._reference_moved or self._adapter_off:
             return {}
         held = dict(self.reference.model.named_parameters())
         return {name: held[name].detach() for name in self._parameters if name in held}
+
+    @property
+    def _adapter_off(self) -> bool:
+        """The reference has moved to the policy without its adapter, which had learnt nothing then."""
+        return self._reference_moved and self.reference.model is self.policy.model
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that a resumed run needs: weights and optimizer moments by name, counters as plain data.
@@ -207,7 +215,8 @@ class LocalLearner:
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{key}.{name}"] = value
         tensors |= {f"reference.{name}": tensor for name, tensor in self._reference_tensors().items()}
-        return tensors, {"version": self.version, "memory": dict(self.memory)}
+        info = {"version": self.version, "memory": dict(self.memory)}
+        return tensors, info | ({"reference": "adapter off"} if self._adapter_off else {})
 
     def restore(self, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
         """Take up a state again.
@@ -232,15 +241,17 @@ class LocalLearner:
                 device = "cpu" if key == "step" else self._parameters[parameter].device
                 moments[parameter][key] = tensor.to(device, copy=True)
         with torch.no_grad():
+            if info.get("reference") == "adapter off":
+                for parameter in self._parameters.values():
+                    parameter.zero_()  # an adapter that has learnt nothing, as it was when the reference was taken
+                self.refresh_reference()
             for name, parameter in self._parameters.items():
                 parameter.copy_(weights[name])
                 self._optimizer.state[parameter] = moments[name]
             if any(name.startswith("reference.") for name in tensors):
                 self.refresh_reference()
-                # An adapter that has learnt nothing shares its weights with its reference, which is then what it was.
-                if self.reference.model is not self.policy.model:
-                    for name, tensor in self._reference_tensors().items():
-                        tensor.copy_(tensors[f"reference.{name}"])
+                for name, tensor in self._reference_tensors().items():
+                    tensor.copy_(tensors[f"reference.{name}"])
         self.version = int(info["version"])
         self.memory = {name: float(value) for name, value in info.get("memory", {}).items()}
 
