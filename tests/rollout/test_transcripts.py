@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tests.rollout import worlds
+from turnwise.credit import best_and_worst
 from turnwise.engines import ScriptedEngine
 from turnwise.episode import Cut, Source, Transcript
 from turnwise.errors import TurnwiseError
@@ -124,6 +125,19 @@ def test_groups_are_handed_out_whole() -> None:
     assert sorted(seeds[:10:2]) == sorted(seeds[10::2]) == list(range(5))
     with pytest.raises(TurnwiseError, match="no further start states"):
         source.rollouts(0, 2, first=4)
+
+
+@pytest.mark.parametrize("groups", [16, 32])
+def test_a_group_that_is_drawn_again_is_a_group_of_its_own(groups: int) -> None:
+    """Of 20 pairs an iteration takes some twice, once from each pass, and each time it is a pair."""
+    shown = [Transcript((f"{i // 2}",), (f"{i}",), (float(i % 2),), True, False, seed=i // 2) for i in range(40)]
+    source = Logged(episodes_of(shown, worlds.policy()), seed=4, grouped=True)
+    for iteration in range(5):
+        drawn = source.rollouts(iteration, groups)
+        pairs = best_and_worst([e.undiscounted_return for e in drawn], [e.group for e in drawn])
+        assert len(pairs) == groups
+        assert all(drawn[a].seed == drawn[b].seed for a, b in pairs)
+    assert {e.group for e in source.rollouts(0, 20)} == {e.group for e in source.episodes}
 
 
 def test_nothing_to_hand_out_is_said() -> None:

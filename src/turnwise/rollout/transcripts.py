@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -117,6 +119,9 @@ class Logged:
             group_size: Episodes of a group; stored groups have the size that they have.
             first: Stored episodes cannot be drawn anew, so it must be 0.
 
+        A group that two passes hand out in one iteration is two groups, so that its episodes are not taken for one larger
+        group: the second is called NAME#2.
+
         Raises:
             TurnwiseError: no stored episode has a turn, or more was asked for than there is.
         """
@@ -129,7 +134,16 @@ class Logged:
             raise TurnwiseError("stored episodes are what they are: no further start states can be drawn from them")
         wanted = range(iteration * size, (iteration + 1) * size)
         orders = {p: np.random.default_rng(mix(self.seed, p)).permutation(n) for p in {i // n for i in wanted}}
-        return [episode for i in wanted for episode in self._groups[orders[i // n][i % n]]]
+        drawn = [int(orders[i // n][i % n]) for i in wanted]
+        if not self.grouped:
+            return [episode for group in drawn for episode in self._groups[group]]
+        times: Counter[int] = Counter()
+        episodes: list[Episode] = []
+        for group in drawn:
+            times[group] += 1
+            named = f"#{times[group]}" if times[group] > 1 else ""
+            episodes += [replace(e, group=e.group + named) if named else e for e in self._groups[group]]
+        return episodes
 
     def refresh(self, learner: Versioned) -> None:
         """Stored episodes do not change with the weights."""
