@@ -123,6 +123,18 @@ def test_labels_are_a_function_of_seed_and_place() -> None:
     assert once(3, episodes) != once(4, episodes)
 
 
+def test_every_iteration_continues_with_noise_of_its_own() -> None:
+    """Two iterations that hand out the same answers give independent estimates, and so do the held-out ones."""
+    stored = Logged([answer((UP, DOWN, UP, END)), answer((DOWN, UP, END))])
+    source = MonteCarlo(stored, policy(), judge, samples=10, seed=3, label="soft")
+    held_out = source.labelled(stored.episodes)
+    labels = [sorted(tuple(e.rewards.tolist()) for e in given)
+              for given in (held_out, *(source.rollouts(i, 2) for i in range(3)))]  # fmt: skip
+    assert len({str(each) for each in labels}) == 4
+    again = source.rollouts(1, 2)
+    assert sorted(tuple(e.rewards.tolist()) for e in again) == labels[2]
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_process_reward_model_learns_action_values_from_rollouts(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -32,6 +32,9 @@ Label = Literal["hard", "soft", "majority"]
 SOURCE = "monte_carlo"
 """What the labels are booked under."""
 
+HELD_OUT = -1
+"""The iteration of answers that are no iteration's, such as those to held-out tasks."""
+
 
 @dataclass(frozen=True)
 class _Beginning:
@@ -90,7 +93,7 @@ class MonteCarlo:
         Raises:
             TurnwiseError: an episode of more than one answer, or a judge that does not give one number per turn.
         """
-        return self.labelled(self.source.rollouts(iteration, groups, group_size, first))
+        return self.labelled(self.source.rollouts(iteration, groups, group_size, first), iteration)
 
     def refresh(self, learner: Versioned) -> None:
         """What learns from the labels is not the policy, which stays as it is."""
@@ -101,13 +104,17 @@ class MonteCarlo:
         if close is not None:
             close()
 
-    def labelled(self, episodes: Sequence[Episode]) -> list[Episode]:
+    def labelled(self, episodes: Sequence[Episode], iteration: int = HELD_OUT) -> list[Episode]:
         """The same episodes, each turn paid its label; those that failed or have no turn stay as they are.
 
-        An answer's continuations depend on its place in the list, the seed and the weights alone.
+        An answer's continuations depend on its place in the list, the iteration, the seed and the weights alone.
+
+        Args:
+            episodes: Of one answer each.
+            iteration: Whose they are; those of no iteration get noise of their own.
         """
         paid = list(episodes)
-        for index, estimate in self.estimates(episodes).items():
+        for index, estimate in self.estimates(episodes, iteration).items():
             label = estimate if self.label == "soft" else estimate > (0.0 if self.label == "hard" else 0.5)
             turns = [
                 replace(turn, reward=float(y), rewards={SOURCE: float(y)})
@@ -116,14 +123,16 @@ class MonteCarlo:
             paid[index] = replace(episodes[index], turns=tuple(turns))
         return paid
 
-    def estimates(self, episodes: Sequence[Episode]) -> dict[int, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    def estimates(
+        self, episodes: Sequence[Episode], iteration: int = HELD_OUT
+    ) -> dict[int, np.ndarray[tuple[int], np.dtype[np.float64]]]:
         """Index of each usable episode -> (n_turns,) share of continuations from the end of each step that succeed.
 
         The last step has no continuation: its share is 1 or 0.
         """
         beginnings = [b for i, episode in enumerate(episodes) for b in self._beginnings(i, episode)]
         drawn = [(b, sample) for b in beginnings for sample in range(self.samples if b.room else 1)]
-        completions = run_to_end(self._complete(episodes, drawn))
+        completions = run_to_end(self._complete(episodes, drawn, iteration))
         whole = [
             join_steps(_continued(episodes[b.episode], b.step, completion))
             for (b, _), completion in zip(drawn, completions, strict=True)
@@ -157,7 +166,7 @@ class MonteCarlo:
         ]
 
     async def _complete(
-        self, episodes: Sequence[Episode], drawn: Sequence[tuple[_Beginning, int]]
+        self, episodes: Sequence[Episode], drawn: Sequence[tuple[_Beginning, int]], iteration: int
     ) -> list[Completion | None]:
         async def one(session: int, beginning: _Beginning, sample: int) -> Completion | None:
             if not beginning.room:
@@ -165,7 +174,7 @@ class MonteCarlo:
             turns = episodes[beginning.episode].turns[: beginning.step + 1]
             context = np.concatenate([turns[0].obs, *(turn.act for turn in turns)])
             sampling: Sampling = replace(self.policy.sampling, max_tokens=beginning.room)
-            key = mix(self.seed, beginning.episode, beginning.step, sample, 3)
+            key = mix(self.seed, iteration, beginning.episode, beginning.step, sample, 3)
             request = Request(context, session, key, sampling, self.policy.renderer.stop)
             try:
                 return await self.engine.generate(request)
