@@ -12,6 +12,7 @@ import pytest
 from tests.runs.fakes import episode, turn
 from tests.runs.toy import ToyAlgorithm, ToyLearner, ToySource
 from turnwise.episode import Cut, Stop
+from turnwise.errors import TurnwiseError
 from turnwise.runs import Improvement, RunError, RunFolder, read_metrics, read_rows, read_streams, train
 from turnwise.runs.statistics import episode_metrics
 
@@ -174,6 +175,29 @@ def test_an_algorithm_that_raises_leaves_the_checkpoint_and_its_traceback(tmp_pa
     assert [p.name for p in run.checkpoints.iterdir()] == ["000002"]
     assert len(read_metrics(run.metrics)) == 3
     assert not run.final.exists()
+
+
+@pytest.mark.parametrize(("moved", "kept"), [(False, ["000003"]), (True, ["000002"])])
+def test_an_algorithm_that_refuses_before_it_moves_loses_nothing(tmp_path: Path, moved: bool, kept: list[str]) -> None:
+    class Picky(ToyAlgorithm):
+        def improve(self, learner, episodes):
+            refused = learner.version == 3
+            if moved or not refused:
+                done = super().improve(learner, episodes)
+            if refused:
+                raise TurnwiseError("a label that is none")
+            return done
+
+    with pytest.raises(TurnwiseError, match="a label"):
+        start(tmp_path / "run", Picky(), steps=9, save_every=2)
+    run = RunFolder.view(tmp_path / "run")
+    assert [p.name for p in run.checkpoints.iterdir()][-1:] == kept
+    whole = start(tmp_path / "whole", ToyAlgorithm(), steps=9)
+    with RunFolder.open(tmp_path / "run") as run:
+        train(ToyAlgorithm(), ToySource(), ToyLearner(), run, steps=9, progress=False, tensorboard=False)
+    assert [row["reward"] for row in read_metrics(run.metrics)] == [
+        row["reward"] for row in read_metrics(whole.metrics)
+    ]
 
 
 def test_without_a_terminal_progress_is_a_few_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,8 +66,8 @@ def train(
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; says from where the run goes on.
-        TurnwiseError: an environment, a reward or a teacher failed. What was learnt before is saved, and the run goes on
-            from there once it is mended.
+        TurnwiseError: an environment, a reward or a teacher failed, or the algorithm refused the episodes. What was learnt
+            before is saved, and the run goes on from there once it is mended.
         RunError: the disk refused, the run is damaged, or an iteration had no episode that the environment did not break.
     """
     if steps < 1 or save_every < 1 or keep < 1:
@@ -140,8 +140,14 @@ class _Loop:
                         with guard.finishing():
                             intact = False
                             display.phase("update")
-                            self._improve(episodes, seconds)
-                            intact = True
+                            before = self.learner.state()[1]
+                            try:
+                                self._improve(episodes, seconds)
+                                intact = True
+                            except TurnwiseError:
+                                # Refused before anything moved: what earlier iterations have learnt is all there.
+                                intact = self.learner.state()[1] == before
+                                raise
                             if self.done % self.save_every == 0 or self.done == self.steps:
                                 display.phase("saving")
                                 self._save()
