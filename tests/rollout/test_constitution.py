@@ -124,7 +124,10 @@ class Answers:
 
 
 def test_a_model_writes() -> None:
-    chat = Answers(lambda i, messages: EngineError("down") if i == 1 else "well")
+    def answer(i: int, messages: Any) -> Any:
+        return EngineError("down") if i == 1 and messages[-1]["content"].startswith("criticise") else "well"
+
+    chat = Answers(answer)
     revised = reviewer(PRINCIPLES, by_chat(chat), RENDERER, procedure=PROCEDURE)(
         [spoken("sun"), spoken("rain"), spoken("soup")]
     )
@@ -132,6 +135,7 @@ def test_a_model_writes() -> None:
     assert chat.heard[0][0] == {"role": "user", "content": "hi"}
     assert chat.heard[0][1] == {"role": "assistant", "content": "sun"}
     assert chat.heard[0][2]["content"].startswith("criticise by ")
+    assert len(chat.heard) == 5  # nobody is asked to revise by a critique that never came
     dead = Answers(lambda i, messages: EngineError("nobody there"))
     with pytest.raises(EngineError, match="nobody there"):
         reviewer(PRINCIPLES, by_chat(dead), RENDERER)([spoken("sun")])

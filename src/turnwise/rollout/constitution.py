@@ -56,7 +56,9 @@ def _imitated(episode: Episode) -> Turn:
 
 
 def by_chat(chat: Chat) -> Writer:
-    """A model as a writer: each request in the dialogue it belongs to. One that fails writes nothing, and is warned about.
+    """A model as a writer: each request in the dialogue it belongs to.
+
+    One that fails writes nothing, and is warned about; the reply then gets no revision.
 
     Raises (the writer):
         EngineError: every request failed.
@@ -116,21 +118,21 @@ def reviewer(
             chosen = {i: drawn(principles, episodes[i].seed, rounds)[step] for i in open_}
             said = {i: (reader.observation(result[i], 0), reader.action(result[i], -1)) for i in open_}
             asked = [prompts.critique_request(*said[i], chosen[i]) for i in open_]
-            critiques = list(writer(asked))
-            again = [
-                prompts.revision_request(*said[i], critique, chosen[i])
-                for i, critique in zip(open_, critiques, strict=True)
+            # Who has no critique to go by, because none came, is not asked to revise.
+            rows = [
+                (i, first, critique, prompts.revision_request(*said[i], critique, chosen[i]))
+                for i, first, critique in zip(open_, asked, writer(asked), strict=True)
+                if critique.strip()
             ]
-            revisions = list(writer(again))
-            rows = zip(open_, asked, critiques, again, revisions, strict=True)
-            open_ = []
-            for i, first, critique, second, revision in rows:
+            revisions = writer([again for *_, again in rows]) if rows else []
+            before, open_ = open_, []
+            for (i, first, critique, again), revision in zip(rows, revisions, strict=True):
                 if revision.strip():
-                    result[i] = _append(result[i], first.text, critique, second.text, revision, renderer, reader)
+                    result[i] = _append(result[i], first.text, critique, again.text, revision, renderer, reader)
                     open_.append(i)
-                elif step:
-                    # Half of a procedure is not what was asked for.
-                    result[i] = episodes[i]
+            for i in set(before) - set(open_):
+                # Half of a procedure is not what was asked for.
+                result[i] = episodes[i]
         return result
 
     return review
