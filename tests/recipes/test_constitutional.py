@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.text.templates import CHATML, byte_level
 from turnwise.algorithms import SFT, RewardModel
 from turnwise.algorithms.constitutional import Constitutional
 from turnwise.algorithms.settings import SettingsError
+from turnwise.data.rows import Kind, read_row
 from turnwise.engines import LocalChat
 from turnwise.envs.registry import EnvSpec, spec
 from turnwise.errors import TurnwiseError
@@ -33,7 +35,7 @@ from turnwise.recipes.sources import resolve_env
 from turnwise.recipes.training import run
 from turnwise.rollout.constitution import distil
 from turnwise.testing import build_dialogue
-from turnwise.text import Reader
+from turnwise.text import Conversation, Reader, Renderer
 
 PROMPTS = ["tell me a joke", "tell me the news"]
 
@@ -121,6 +123,28 @@ def test_preferences_by_the_principles_train_a_preference_model(files: Path) -> 
 
     with pytest.raises(TurnwiseError, match="a better and a worse"):
         write_preferences(Alike(), policy.renderer, files / "none.jsonl", groups=3)
+
+
+def test_prompts_of_several_messages_are_written_as_messages(tmp_path: Path) -> None:
+    """Read again as data, they are the prompts that the replies were given to."""
+    renderer = Renderer(byte_level(CHATML))
+    told = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "tell me a joke"}]
+
+    class Told:
+        def rollouts(self, iteration: int, groups: int, group_size: int) -> Any:
+            return [
+                build_dialogue([(prompt, reply)], renderer, rewards=[worth], group=str(number))
+                for number, prompt in enumerate((Conversation(told), "tell me a joke"))
+                for reply, worth in (("ok", 0.0), ("rain", -1.0))
+            ]
+
+    assert write_preferences(Told(), renderer, tmp_path / "pairs.jsonl", groups=2) == 2
+    rows = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == [told, told[1:]]
+    assert rows[0]["chosen"] == [{"role": "assistant", "content": "ok"}]
+    assert rows[0]["rejected"] == [{"role": "assistant", "content": "rain"}]
+    read = [read_row(Kind.PREFERENCE, number, row).prompt for number, row in enumerate(rows)]
+    assert [list(prompt.messages) for prompt in read if isinstance(prompt, Conversation)] == [told, told[1:]]
 
 
 def test_a_run_from_its_settings(files: Path) -> None:

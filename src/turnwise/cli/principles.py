@@ -54,7 +54,7 @@ def write_preferences(arguments: Sequence[str]) -> int:
     trained = load(values["run"])
     if not needs_principles(trained.training):
         raise TurnwiseError(f"{values['run']} is no run of constitutional, so there are no principles to prefer by")
-    # Other prompts than any iteration of the run has seen.
+    # Another order of the prompts and other noise than in the run, which may have seen the same prompts.
     training = dataclasses.replace(trained.training, seed=trained.training.seed + 1)
     source = constitutional.make_source(training, trained.env, trained.policy, training.principles)
     try:

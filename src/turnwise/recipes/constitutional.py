@@ -195,6 +195,8 @@ def write_preferences(
 ) -> int:
     """Write preferences by the principles into a JSONL file: ``prompt``, ``chosen`` and ``rejected``, a pair for each group.
 
+    They are texts; where a prompt is a conversation, all are lists of messages.
+
     They train a preference model (``turnwise train reward-model --data FILE``), which can then pay `ppo`, or offline `dpo`.
 
     Args:
@@ -214,7 +216,7 @@ def write_preferences(
     import json
 
     from turnwise.credit import best_and_worst
-    from turnwise.text import Reader
+    from turnwise.text import Conversation, Reader
 
     reader = Reader(renderer)
     episodes = [e for e in source.rollouts(iteration, groups, group_size) if e.turns and not e.failed]
@@ -225,16 +227,30 @@ def write_preferences(
         raise TurnwiseError(
             f"none of {groups} groups of {group_size} replies has a better and a worse one; ask for more groups or larger ones"
         )
-    rows = []
+    rows: list[dict[str, Any]] = []
     for better, worse in pairs:
         prompt = reader.observation(episodes[better], 0)
         chosen, rejected = (reader.action(episodes[i], 0) for i in (better, worse))
-        rows.append(json.dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected}, ensure_ascii=False))
+        rows.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+    if any(isinstance(row["prompt"], Conversation) for row in rows):
+        rows = [_as_messages(**row) for row in rows]
     try:
-        Path(path).write_text("\n".join(rows) + "\n", encoding="utf-8")
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        Path(path).write_text(lines, encoding="utf-8")
     except OSError as error:
         raise TurnwiseError(f"cannot write {str(path)!r}: {error.strerror}; name another file") from error
     return len(rows)
+
+
+def _as_messages(prompt: str, chosen: str, rejected: str) -> dict[str, list[dict[str, str]]]:
+    """A row in messages; a prompt of one text is what the user says."""
+    from turnwise.text import Conversation
+
+    asked = prompt if isinstance(prompt, Conversation) else Conversation([{"role": "user", "content": prompt}])
+    answers = {
+        name: [{"role": "assistant", "content": text}] for name, text in (("chosen", chosen), ("rejected", rejected))
+    }
+    return {"prompt": list(asked.messages), **answers}
 
 
 def _chat(name: str) -> Chat:
