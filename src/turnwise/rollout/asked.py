@@ -8,8 +8,7 @@ from itertools import combinations
 from math import isnan, nan
 
 from turnwise.episode import UNSCORABLE, Episode
-from turnwise.rollout.collector import Versioned
-from turnwise.rollout.judged import Rollouts
+from turnwise.rollout.judged import Rollouts, Wrapper
 from turnwise.teachers import Comparison, Preferred, Segment, Teacher, ask
 
 log = logging.getLogger(__name__)
@@ -17,7 +16,7 @@ log = logging.getLogger(__name__)
 _WORTH = {Preferred.FIRST: 1.0, Preferred.TIE: 0.5, Preferred.SECOND: 0.0}
 
 
-class Asked:
+class Asked(Wrapper):
     """Hands out the episodes of another source, paid by comparisons within their groups.
 
     The teacher is asked about every two episodes of a group, once per iteration and all at once. An episode's reward, at
@@ -32,7 +31,7 @@ class Asked:
     """
 
     def __init__(self, source: Rollouts, teacher: Teacher, *, name: str = "teacher") -> None:
-        self.source = source
+        super().__init__(source)
         self.teacher = teacher
         self.name = name
 
@@ -61,16 +60,6 @@ class Asked:
         if asked and not won:
             log.warning("the teacher answered none of %d comparisons; nothing can be learnt from them", len(asked))
         return [self._paid(episode, won.get(index, [])) for index, episode in enumerate(episodes)]
-
-    def refresh(self, learner: Versioned) -> None:
-        """Pass the learner on to the source."""
-        self.source.refresh(learner)
-
-    def close(self) -> None:
-        """Close the source, if it holds anything."""
-        close = getattr(self.source, "close", None)
-        if close is not None:
-            close()
 
     def _paid(self, episode: Episode, won: list[float]) -> Episode:
         worth = sum(won) / len(won) if won else nan

@@ -26,7 +26,28 @@ class Rollouts(Protocol):
         ...
 
 
-class Judged:
+class Wrapper:
+    """Passes on to another source what the classes that derive from it leave alone.
+
+    Attributes:
+        source: A collector, stored episodes, or another wrapper.
+    """
+
+    def __init__(self, source: Rollouts) -> None:
+        self.source = source
+
+    def refresh(self, learner: Versioned) -> None:
+        """Pass the learner on to the source."""
+        self.source.refresh(learner)
+
+    def close(self) -> None:
+        """Close the source, if it holds anything."""
+        close = getattr(self.source, "close", None)
+        if close is not None:
+            close()
+
+
+class Judged(Wrapper):
     """Hands out the episodes of another source after `turnwise.rewards.judged`.
 
     Args:
@@ -39,7 +60,7 @@ class Judged:
 
     def __init__(self, source: Rollouts, rewards: Mapping[str, tuple[float, Reward]]) -> None:
         check_rewards(rewards)
-        self.source = source
+        super().__init__(source)
         self.rewards = dict(rewards)
 
     def rollouts(self, iteration: int, groups: int, group_size: int = 1, first: int = 0) -> list[Episode]:
@@ -49,13 +70,3 @@ class Judged:
             RewardError: a reward raised, or did not answer with one number per turn.
         """
         return judged(self.source.rollouts(iteration, groups, group_size, first), self.rewards)
-
-    def refresh(self, learner: Versioned) -> None:
-        """Pass the learner on to the source."""
-        self.source.refresh(learner)
-
-    def close(self) -> None:
-        """Close the source, if it holds anything."""
-        close = getattr(self.source, "close", None)
-        if close is not None:
-            close()

@@ -10,11 +10,10 @@ import numpy as np
 from turnwise.episode import Episode
 from turnwise.rewards import Reward
 from turnwise.rewards.reward import scored
-from turnwise.rollout.collector import Versioned
-from turnwise.rollout.judged import Rollouts
+from turnwise.rollout.judged import Rollouts, Wrapper
 
 
-class Measured:
+class Measured(Wrapper):
     """Notes the total of other rewards among the figures of each episode: what nobody trains on, such as a gold reward.
 
     Args:
@@ -23,7 +22,7 @@ class Measured:
     """
 
     def __init__(self, source: Rollouts, rewards: Mapping[str, Reward]) -> None:
-        self.source = source
+        super().__init__(source)
         self.rewards = dict(rewards)
 
     def rollouts(self, iteration: int, groups: int, group_size: int = 1, first: int = 0) -> list[Episode]:
@@ -40,13 +39,3 @@ class Measured:
                 if not np.isnan(values).any():
                     episodes[i] = replace(episodes[i], metrics={**episodes[i].metrics, name: float(values.sum())})
         return episodes
-
-    def refresh(self, learner: Versioned) -> None:
-        """Pass the learner on to the source."""
-        self.source.refresh(learner)
-
-    def close(self) -> None:
-        """Close the source, if it holds anything."""
-        close = getattr(self.source, "close", None)
-        if close is not None:
-            close()

@@ -22,7 +22,7 @@ from turnwise.models import Policy, Sampling
 from turnwise.rewards import Reward
 from turnwise.rewards.reward import scored
 from turnwise.rollout.collector import Versioned
-from turnwise.rollout.judged import Rollouts
+from turnwise.rollout.judged import Rollouts, Wrapper
 from turnwise.rollout.loop import run_to_end
 from turnwise.rollout.stepwise import join_steps
 
@@ -45,7 +45,7 @@ class _Beginning:
     room: int
 
 
-class MonteCarlo:
+class MonteCarlo(Wrapper):
     """Hands out the episodes of another source, every step paid with its estimated label.
 
     Args:
@@ -78,7 +78,7 @@ class MonteCarlo:
             raise TurnwiseError(f"samples={samples}: a step needs at least one continuation; 8 is usual")
         if label not in ("hard", "soft", "majority"):
             raise TurnwiseError(f"label={label!r}; use 'hard', 'soft' or 'majority'")
-        self.source = source
+        super().__init__(source)
         self.policy = policy
         self.judge = judge
         self.samples = samples
@@ -97,12 +97,6 @@ class MonteCarlo:
 
     def refresh(self, learner: Versioned) -> None:
         """What learns from the labels is not the policy, which stays as it is."""
-
-    def close(self) -> None:
-        """Close the source, if it holds anything."""
-        close = getattr(self.source, "close", None)
-        if close is not None:
-            close()
 
     def labelled(self, episodes: Sequence[Episode], iteration: int = HELD_OUT) -> list[Episode]:
         """The same episodes, each turn paid its label; those that failed or have no turn stay as they are.

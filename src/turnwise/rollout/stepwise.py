@@ -14,15 +14,14 @@ import numpy as np
 
 from turnwise.episode import Episode, Ids, Stop, Turn
 from turnwise.errors import TurnwiseError
-from turnwise.rollout.collector import Versioned
-from turnwise.rollout.judged import Rollouts
+from turnwise.rollout.judged import Rollouts, Wrapper
 from turnwise.text import Renderer
 
 SEPARATOR = "\n"
 """What ends a step unless something else is asked for."""
 
 
-class Stepwise:
+class Stepwise(Wrapper):
     """Hands out the episodes of another source with every action split into steps; see `split_steps`.
 
     Args:
@@ -37,7 +36,7 @@ class Stepwise:
     def __init__(self, source: Rollouts, renderer: Renderer, *, separator: str = SEPARATOR) -> None:
         if not separator:
             raise TurnwiseError("separator='' would end a step nowhere or everywhere; a line break is usual")
-        self.source = source
+        super().__init__(source)
         self.renderer = renderer
         self.separator = separator
 
@@ -45,16 +44,6 @@ class Stepwise:
         """The source's episodes, in steps."""
         episodes = self.source.rollouts(iteration, groups, group_size, first)
         return [split_steps(episode, self.renderer, self.separator) for episode in episodes]
-
-    def refresh(self, learner: Versioned) -> None:
-        """Pass the learner on to the source."""
-        self.source.refresh(learner)
-
-    def close(self) -> None:
-        """Close the source, if it holds anything."""
-        close = getattr(self.source, "close", None)
-        if close is not None:
-            close()
 
 
 def split_steps(episode: Episode, renderer: Renderer, separator: str = SEPARATOR) -> Episode:
