@@ -129,3 +129,10 @@ def test_the_help_page_is_light(capsys: Captured) -> None:
     for kind in KINDS:
         assert kind in done.stdout
     assert main(["data"]) == 2
+
+
+@pytest.mark.parametrize("columns", [("prompt=question", "completion=reply"), ("prompt=question,completion=reply",)])
+def test_columns_are_separated_by_blanks_or_commas(columns: tuple[str, ...], tmp_path: Path, capsys: Captured) -> None:
+    path = written(tmp_path / "a.jsonl", {"question": "go on", "reply": "north"})
+    assert main(["data", "check", path, "--columns", *columns]) == 0
+    assert "prompt-completion" in capsys.readouterr().out

@@ -121,7 +121,7 @@ def test_an_empty_file_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"question": "a", "answer": "b"}, "--columns prompt=question completion=answer"),
+        ({"question": "a", "answer": "b"}, "--columns prompt=question,completion=answer"),
         ({"promt": "a"}, "--columns prompt=promt"),
         ({"chosen": "a"}, r"'chosen' and no 'rejected'.*--kind prompt-completion --columns completion=chosen"),
         ({"x": 1, "y": 2}, "its columns are x, y, and data has prompt"),

@@ -25,7 +25,7 @@ KINDS = ("prompt-only", "prompt-completion", "messages", "text", "preference", "
 _OWN = (
     Flag("file", str, REQUIRED, "File (.jsonl .json .csv .tsv .parquet), folder of datasets, or hub id.", metavar="FILE", positional=True),
     Flag("kind", str, "", f"What its rows hold: {', '.join(KINDS)}.", hint="by its columns", metavar="KIND"),
-    Flag("columns", tuple[str, ...], (), "Other names of columns, as in prompt=question completion=answer.", hint="", metavar="OURS=THEIRS"),
+    Flag("columns", tuple[str, ...], (), "Other names of columns, as in prompt=question,completion=answer.", hint="", metavar="OURS=THEIRS"),
     Flag("split", str, "", "Split of a data set.", hint="train"),
     Flag("model", str, "", "Model folder or hub id whose tokenizer and template measure lengths.", hint="lengths in words"),
     Flag("template", str, "auto", "Chat template: auto (the tokenizer's), plain or raw."),

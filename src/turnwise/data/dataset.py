@@ -320,13 +320,15 @@ class _Tally:
 
 
 def renames(pairs: Sequence[str]) -> dict[str, str]:
-    """What is typed for other names of columns, ``("prompt=question",)``, as our name -> theirs.
+    """What is typed for other names of columns, ``("prompt=question,completion=answer",)``, as our name -> theirs.
+
+    Blanks and commas separate.
 
     Raises:
         DataError: a part without "=", or one of our names twice.
     """
     found: dict[str, str] = {}
-    for part in pairs:
+    for part in " ".join(pairs).replace(",", " ").split():
         ours, equals, theirs = part.partition("=")
         if not (ours and equals and theirs):
             raise DataError(f"--columns {part}: write it as OURS=THEIRS, for example prompt=question")
@@ -393,7 +395,7 @@ def _unrecognised(name: str, seen: list[str]) -> str:
     for needed in NEEDS.values():
         found = {column: column if column in have else _theirs(column, seen) for column in needed}
         if all(found.values()):
-            pairs = " ".join(f"{ours}={theirs}" for ours, theirs in found.items() if ours != theirs)
+            pairs = ",".join(f"{ours}={theirs}" for ours, theirs in found.items() if ours != theirs)
             hint = f"; if these are what they seem, say --columns {pairs}"
             break
     return (
@@ -411,7 +413,7 @@ def _theirs(ours: str, seen: list[str]) -> str | None:
 
 
 def _renaming(missing: list[str], seen: list[str]) -> str:
-    pairs = " ".join(f"{ours}={theirs}" for ours in missing if (theirs := _theirs(ours, seen)) is not None)
+    pairs = ",".join(f"{ours}={theirs}" for ours in missing if (theirs := _theirs(ours, seen)) is not None)
     return f"; name yours with --columns {pairs or f'{missing[0]}=COLUMN'}"
 
 

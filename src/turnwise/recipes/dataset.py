@@ -104,7 +104,7 @@ def _read(settings: Any, changed: int) -> Split:
     dataset = load(
         settings.data,
         kind=kind,
-        columns=renames(settings.columns.replace(",", " ").split()),
+        columns=renames([settings.columns]),
         split=settings.split,
         skip_bad=settings.skip_bad,
     )

@@ -56,7 +56,7 @@ class Data:
     Attributes:
         data: JSONL, Parquet or CSV file, folder of ``datasets``, or hub id; empty for none.
         kind: What its rows are, by name (``turnwise data check`` lists them); ``auto`` reads it off the columns.
-        columns: Columns that go by another name there, as ``prompt=question completion=answer``.
+        columns: Columns that go by another name there, as ``prompt=question,completion=answer``.
         split: Split of a ``datasets`` folder or id.
         skip_bad: Train on the good rows of a file with bad ones, which otherwise stop the run.
         max_length: Rows with more tokens than this are bad; 0 for the model's own limit.
