@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium
+import numpy as np
 import pytest
 
 import turnwise
@@ -179,3 +180,26 @@ def test_nobody_knows_when_an_environment_of_your_own_pays(capsys: pytest.Captur
     flags = [f"--{name}={value}" for name, value in small.items()]
     assert main(["train", "ppo", "--env", f"{Path(__file__).resolve()}:guess", *flags]) == 0
     assert "rewards at unknown times" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"reward": len}, r"reward is an object; .* reward='file\.py:len'"),
+        ({"reward": ["exact", "numeric"]}, "reward is .*'exact', 'numeric'.*; it needs one text with commas"),
+        ({"data": [{"prompt": "go"}]}, "data is .*; it needs the name of a file"),
+        ({"steps": "5"}, "steps is '5'; it needs a whole number"),
+        ({"compact": 1}, "compact is 1; it needs true or false"),
+    ],
+)
+def test_a_setting_of_another_type_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(TurnwiseError, match=said):
+        train("guess", ONE, **given)
+
+
+def test_paths_and_numbers_of_numpy_will_do(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "begins"}\n')
+    settings = {**QUICK, "steps": np.int64(1), "temperature": np.float32(1)}
+    trained = train(algorithm=ONE, data=file, reward="rule:contains:my", out=tmp_path / "run", **settings)
+    assert trained.training.steps == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -139,6 +140,19 @@ def test_a_judge_behind_an_address_pays() -> None:
         (paid,) = judged([said_to(acting, "1", 0)], rewards)
     assert paid.turns[0].reward == pytest.approx(8.0)
     assert server.asked[0]["model"] == "m"
+
+
+def test_a_judge_behind_an_address_keeps_to_the_deadline() -> None:
+    acting = policy()
+
+    def slow(text: str, number: int) -> Any:
+        sleep(0.6)
+        return said("Rating: 8")
+
+    with serving(slow) as server:
+        given = training(f"judge:{server.url}#m", reward_deadline=0.2)
+        with pytest.raises(RewardError, match=r"did not answer within 0\.2 s"):
+            judged([said_to(acting, "1", 0)], rewards_of(given, WORLD, acting))
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

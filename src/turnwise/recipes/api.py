@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from os import PathLike
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -21,7 +22,7 @@ def train(
     env: str | Callable[..., Any] = World.env,
     algorithm: Any = "ppo",
     *,
-    model: str = "tiny",
+    model: str | Path = "tiny",
     out: str | Path | None = None,
     resume: bool = False,
     transcripts: Sequence[Transcript] | None = None,
@@ -54,7 +55,7 @@ def train(
     >>> print(trained.evaluate())  # doctest: +SKIP
     >>> tuned = train(algorithm="dpo", data="pairs.jsonl", model="runs/sft/final", passes=1)  # doctest: +SKIP
     """
-    known = {name for name in flat.settings() if name not in ("env", "model")}
+    known = {name: setting for name, setting in flat.settings().items() if name not in ("env", "model")}
     for name in settings:
         if name not in known:
             raise TurnwiseError(
@@ -63,9 +64,34 @@ def train(
             )
     folder = Path(out) if out is not None else Path(mkdtemp(prefix="turnwise-"))
     named = _named(env, folder if resume else None)
-    training = flat.assemble(make_algorithm(algorithm), {"env": named, "model": model, **settings})
+    values = {name: _value(known[name], value) for name, value in settings.items()}
+    training = flat.assemble(make_algorithm(algorithm), {"env": named, "model": str(model), **values})
     given = None if isinstance(env, str) else env
     return run(training, folder, env=given, demonstrations=transcripts, resume=resume, progress=progress)
+
+
+def _value(setting: flat.Setting, value: Any) -> Any:
+    """A setting's value, of its type: paths become text, numbers of numpy those of Python.
+
+    Raises:
+        TurnwiseError: another type.
+    """
+    if isinstance(value, PathLike):
+        value = str(value)
+    elif callable(getattr(value, "item", None)):
+        value = value.item()
+    if setting.kind is str and callable(value):
+        raise TurnwiseError(
+            f"train(): {setting.name} is an object; a run keeps names, so name it, as in {setting.name}="
+            f"'file.py:{getattr(value, '__name__', 'function')}'"
+        )
+    if setting.kind is str and not isinstance(value, str | int):
+        what = {
+            "reward": "one text with commas between the names, as in reward='exact, rewards.py:polite=0.5'",
+            "data": "the name of a file; write the rows to one, for example as JSONL",
+        }.get(setting.name, "text")
+        raise TurnwiseError(f"train(): {setting.name} is {value!r:.60}; it needs {what}")
+    return flat.read_value(setting, value, "train()")
 
 
 def _named(env: Any, resumed: Path | None) -> str:
