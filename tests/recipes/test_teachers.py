@@ -12,8 +12,11 @@ import pytest
 from turnwise import SFT, TurnwiseError, train
 from turnwise.algorithms import DPO, ProcessRewardModel
 from turnwise.cli.main import main
+from turnwise.models import build_tokenizer
 from turnwise.recipes.flat import anchored
+from turnwise.recipes.teachers import teacher_of
 from turnwise.runs import read_metrics
+from turnwise.text import Renderer
 
 TINY: dict[str, Any] = {"max_tokens": 12, "threads": 1, "progress": False}
 
@@ -59,6 +62,20 @@ def test_a_teacher_compares_the_replies_of_a_run(home: Path, teacher: str, tmp_p
 def test_a_teacher_that_is_none_is_explained(home: Path) -> None:
     with pytest.raises(TurnwiseError, match=r"no teacher 'nobody'.*principles:FILE"):
         train(algorithm=DPO(online=True), teacher="nobody", data=str(home / "sums.jsonl"), steps=1, **TINY)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("judge:http://127.0.0.1:1/v1", r"does not say which model; write judge:http://127.0.0.1:1/v1#MODEL"),
+        ("judge:http://127.0.0.1:1/v1#", r"does not say which model"),
+        ("judge:nowhere", r"no such folder"),
+        ("judge:http://127.0.0.1:1/v1#m@own.txt", r"judge:FOLDER or judge:URL#MODEL"),
+    ],
+)
+def test_a_judge_that_is_no_model_is_explained(name: str, complaint: str) -> None:
+    with pytest.raises(TurnwiseError, match=complaint):
+        teacher_of(name, Renderer(build_tokenizer(["A B"])))
 
 
 def test_names_are_kept_in_full(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import re
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
-from turnwise.text.reasoning import after_reasoning
+from turnwise.text.reasoning import after_reasoning, tagged_answer
 
 AnswerForm = Literal["whole", "tag", "last-line"]
 """Where the final answer is, see `final_answer`."""
@@ -74,10 +74,9 @@ def final_answer(text: str, form: AnswerForm = "whole") -> str | None:
         return None
     if form == "last-line":
         return said.strip().rpartition("\n")[2].strip() or None
-    end = said.rfind("</answer>")
-    start = said.rfind("<answer>", 0, end) if end >= 0 else -1
-    if start >= 0:
-        return said[start + len("<answer>") : end].strip()
+    tagged = tagged_answer(said)
+    if tagged is not None:
+        return tagged.strip()
     return None if form == "tag" else said.strip()
 
 

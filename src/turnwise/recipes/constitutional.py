@@ -258,11 +258,9 @@ def _chat(name: str) -> Chat:
     from turnwise.engines import Endpoint
     from turnwise.engines.chat import LocalChat
     from turnwise.recipes.rewards import judge_model
-    from turnwise.rewards.named import parse_rewards
+    from turnwise.rewards.named import parse_judge
 
-    (spec, *others) = parse_rewards(name)
-    if others or spec.kind != "judge" or spec.template:
-        raise SettingsError(f"{name!r} is not one model; write judge:FOLDER or judge:URL#MODEL")
+    spec = parse_judge(name)
     return Endpoint(spec.target, spec.option) if spec.option else LocalChat(judge_model(Path(spec.target)))
 
 

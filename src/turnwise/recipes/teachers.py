@@ -32,12 +32,13 @@ def teacher_of(name: str, renderer: Renderer) -> Teacher:
     if kind == "judge":
         from turnwise.engines import Endpoint
         from turnwise.recipes.rewards import judge_model
+        from turnwise.rewards.named import parse_judge
         from turnwise.teachers.judge import JudgeTeacher, ModelTeacher
 
-        address, _, model = rest.partition("#")
-        if address.startswith(("http://", "https://")):
-            return JudgeTeacher(Endpoint(address, model), renderer)
-        return ModelTeacher(judge_model(Path(rest)), renderer)
+        judge = parse_judge(name)
+        if judge.option:
+            return JudgeTeacher(Endpoint(judge.target, judge.option), renderer)
+        return ModelTeacher(judge_model(Path(judge.target)), renderer)
     if not rest:
         raise TurnwiseError(
             f"there is no teacher {name!r}; write principles:FILE, judge:FOLDER, judge:URL#MODEL, or file.py:name for one of "

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from turnwise.rewards.reward import RewardError
-from turnwise.text.reasoning import THINK, after_reasoning
+from turnwise.text.reasoning import THINK, after_reasoning, tagged_answer
 
 ORDER = ("tag", "boxed", "hashes", "phrase")
 """Where an answer is looked for: inside ``<answer>…</answer>``, inside ``\\boxed{…}``, after ``####``, after "answer is".
@@ -64,12 +64,6 @@ def text_of(completion: Any) -> str:
         ) from error
 
 
-def _tag(part: str) -> str | None:
-    end = part.rfind("</answer>")
-    start = part.rfind("<answer>", 0, end) if end >= 0 else -1
-    return part[start + len("<answer>") : end] if start >= 0 else None
-
-
 def _boxed(part: str) -> str | None:
     at = max(part.rfind(box) for box in _BOXES)
     opening = part.find("{", at) if at >= 0 else -1
@@ -103,7 +97,7 @@ def _whole(part: str) -> str | None:
 
 
 _FORMS: Mapping[str, Callable[[str], str | None]] = {
-    "tag": _tag,
+    "tag": tagged_answer,
     "boxed": _boxed,
     "hashes": _hashes,
     "phrase": _phrase,

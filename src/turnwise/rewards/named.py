@@ -97,6 +97,18 @@ def parse_rewards(text: str) -> list[RewardSpec]:
     return specs
 
 
+def parse_judge(text: str) -> RewardSpec:
+    """Read the name of one model that judges, ``judge:FOLDER`` or ``judge:URL#MODEL``.
+
+    Raises:
+        RewardError: no such folder, an address without a model, or a template, which is a reward's alone.
+    """
+    spec = _judge(text.removeprefix("judge:"), 1.0)
+    if spec.template or set(spec.option) & set(", "):
+        raise RewardError(f"{text!r} is not one model; write judge:FOLDER or judge:URL#MODEL")
+    return spec
+
+
 def anchored(text: str) -> str:
     """The same list with every file and folder in full, so that it means the same from any other folder.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_ANSWER = ("<answer>", "</answer>")
+
 THINK = ("<think>", "</think>")
 """Tags around the reasoning."""
 
@@ -15,3 +17,11 @@ def after_reasoning(text: str, think: tuple[str, str] = THINK) -> str | None:
     opening, closing = think
     part = text[text.rfind(closing) + len(closing) :] if closing in text else text
     return None if opening in part else part
+
+
+def tagged_answer(text: str) -> str | None:
+    """What is inside the last ``<answer>…</answer>``, blanks included; None if there are no such tags."""
+    opening, closing = _ANSWER
+    end = text.rfind(closing)
+    start = text.rfind(opening, 0, end) if end >= 0 else -1
+    return text[start + len(opening) : end] if start >= 0 else None
