@@ -91,6 +91,19 @@ def test_a_fixed_coefficient_is_not_remembered() -> None:
     assert not made.memory
 
 
+def test_the_coefficient_waits_while_the_critic_warms_up() -> None:
+    """The policy cannot answer to it then: its divergence stays 0, and the coefficient would only fall."""
+    ppo = PPO(kl_coef=0.1, kl_target=0.5, critic_warmup=2)
+    made = learner()
+    for iteration in range(2):
+        made.iteration = iteration
+        assert "kl_coef" not in ppo.improve(made, dialogues(seed=iteration)).metrics
+        assert not made.memory
+    made.iteration = 2
+    assert ppo.improve(made, dialogues(seed=2)).metrics["kl_coef"] == (0.1, 1.0)
+    assert made.memory["kl_coef"] == pytest.approx(0.1 * 0.98)
+
+
 # ---- values and rewards ----------------------------------------------------------------------------------------------
 
 
@@ -135,6 +148,18 @@ def test_rewards_are_whitened_with_the_divergence_in_them() -> None:
             to_go = np.cumsum(whitened[::-1])[::-1]
             expected = np.repeat(to_go, one.act_lengths) if kind is PPO else to_go
             np.testing.assert_allclose(target, expected, atol=1e-6)
+
+
+def test_values_are_recorded_in_the_unit_of_the_reward_or_not_at_all() -> None:
+    """Whitened rewards are shifted as well as scaled, so what the critic says of them is no sum of rewards."""
+    made = learner()
+    with torch.no_grad():
+        made.policy.value_head.bias.fill_(0.3)
+    episodes = dialogues()
+    streams = PPO(reward_scale=0.1).improve(made, episodes).streams
+    assert streams["value"][0][0] == pytest.approx(3.0)
+    for kind in (PPO, TokenPPO):
+        assert set(kind(whiten_rewards=True).improve(made, episodes).streams) == {"advantage"}
 
 
 def test_discounts_act_where_they_are_told_to() -> None:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from turnwise.batch import Batch, pack, per_turn, unpack
 from turnwise.credit import broadcast, sum_by_turn, why_zero, zero_std_metrics
@@ -123,6 +124,26 @@ def recall(learner: Any, episodes: Sequence[Episode], skip: Collection[int] = ()
     return Experience(usable, batch, logp, values, bootstrap, positions, turns, drift(batch))
 
 
+def reference_logp(learner: Any, batch: Batch) -> Tensor:
+    """(A,) log-probability of each action token under the reference.
+
+    Raises:
+        TurnwiseError: the learner has no reference policy, or one that can never say some token of an episode.
+    """
+    logp = learner.evaluate_reference(batch).logp
+    never = ~logp.isfinite()
+    if never.any():
+        ids = batch.tokens[batch.action][never].unique().tolist()
+        words = ", ".join(repr(learner.reference.renderer.text([token])) for token in ids[:5])
+        episodes = len(batch.seq["episode"][batch.sequence[batch.action][never]].unique())
+        raise TurnwiseError(
+            f"{episodes} episodes hold tokens that the reference never says ({words}), so nothing can be compared with it. "
+            "Begin with a model whose tokenizer knows the words of these episodes, sample without top-k and top-p, or leave the "
+            "episodes out"
+        )
+    return logp
+
+
 def kl_to_reference(
     learner: Any, experience: Experience, coefficient: float, target: float = 0.0
 ) -> tuple[list[Floats], float, Metrics]:
@@ -142,13 +163,13 @@ def kl_to_reference(
         and ``kl_coef`` where it is adaptive.
 
     Raises:
-        TurnwiseError: the learner has no reference policy.
+        TurnwiseError: the learner has no reference policy, or one that can never say some token.
     """
     if learner.reference is None:
         raise TurnwiseError(
             f"kl_coef={coefficient} needs a reference policy: build the learner with reference=policy.reference()"
         )
-    reference = unpack(learner.evaluate_reference(experience.batch).logp.double(), experience.episodes)
+    reference = unpack(reference_logp(learner, experience.batch).double(), experience.episodes)
     total = sum(float((own - other).sum()) for own, other in zip(experience.logp, reference, strict=True))
     metrics: dict[str, tuple[float, float]] = {"kl": (total, float(sum(map(len, reference))))}
     if target > 0:
@@ -165,7 +186,7 @@ def kl_penalty(
     """−coefficient · k1 per action token, (n_action_tokens,) per episode, and the metrics of `kl_to_reference`.
 
     Raises:
-        TurnwiseError: the learner has no reference policy.
+        TurnwiseError: the learner has no reference policy, or one that can never say some token.
     """
     if coefficient == 0:
         return [np.zeros(len(logp)) for logp in experience.logp], {}
@@ -234,6 +255,16 @@ def value_head_alone(policy: Any) -> Iterator[None]:
     finally:
         for parameter in others:
             parameter.requires_grad_(True)
+
+
+def why_flat(experience: Experience) -> str:
+    """Why no action is better than a critic expected."""
+    if all(np.isnan(episode.rewards).all() for episode in experience.episodes):
+        return f"none of the {len(experience.episodes)} episodes has a score; look at the judge"
+    return (
+        "every action did exactly as well as the critic expected, up to one constant; there is nothing to tell them apart. "
+        "Change the difficulty of the tasks, or pay for progress"
+    )
 
 
 class Steps(Protocol):

@@ -34,6 +34,7 @@ from turnwise.algorithms.experience import (
     recall,
     turn_rewards,
     value_head_alone,
+    why_flat,
     with_streams,
 )
 from turnwise.algorithms.settings import Surrogate
@@ -69,9 +70,9 @@ class PPO(Surrogate):
             reward; 0 lets it move freely.
         reward_scale: Multiplies rewards, so that returns are of order one.
         whiten_rewards: Give the batch's scaled rewards, the divergence included, a standard deviation of one around the
-            mean that they have.
-        critic_warmup: Iterations at the start of the run in which the value head alone learns, and the policy stays as it
-            is.
+            mean that they have. The record then holds no values, which would not be in the unit of the reward.
+        critic_warmup: Iterations at the start of the run in which the value head alone learns; the policy stays as it is,
+            and so does kl_coef.
         needs_critic: The policy has to have a value head; no hyperparameter.
     """
 
@@ -112,10 +113,11 @@ class PPO(Surrogate):
         if experience is None:
             return Improvement({})
         warming = self.critic_warmup > 0 and learner.iteration < self.critic_warmup
-        penalty, kl = kl_penalty(learner, experience, self.kl_coef, self.kl_target)
+        # A policy that stays as it is cannot answer to its coefficient, which therefore stays too.
+        penalty, kl = kl_penalty(learner, experience, self.kl_coef, 0.0 if warming else self.kl_target)
         advantages, targets, value_weight = self.credit(experience, penalty)
         if not warming and not any(advantage.any() for advantage in advantages):
-            log.warning("the policy stays as it is, only the critic learns: %s", _why_flat(experience))
+            log.warning("the policy stays as it is, only the critic learns: %s", why_flat(experience))
         streams = {"advantage": advantages, "return": targets, "old_value": experience.values}
         batch = with_streams(experience.batch, experience.episodes, streams)
         objective = combine(
@@ -128,8 +130,9 @@ class PPO(Surrogate):
             steps = climb(learner, batch, objective, epochs=self.epochs, turns=self.minibatch, weights=weights)
         at_turns = [per_turn(stream, experience.episodes) for stream in (advantages, experience.values, targets)]
         metrics = merge([experience.metrics, kl, explained_variance(at_turns[1], at_turns[2]), steps])
-        values = [value / self.reward_scale for value in at_turns[1]]
-        return Improvement(metrics, experience.for_record(advantage=at_turns[0], value=values))
+        # Whitening shifts rewards by a number of the batch, so what the critic says then is in no unit of the reward.
+        known = {} if self.whiten_rewards else {"value": [value / self.reward_scale for value in at_turns[1]]}
+        return Improvement(metrics, experience.for_record(advantage=at_turns[0], **known))
 
 
 @dataclass(frozen=True)
@@ -158,12 +161,3 @@ class TokenPPO(PPO):
             discount_turns=self.discount == "turns",
         )
         return [np.asarray(a) for a in whiten(advantages)], targets, token_mean
-
-
-def _why_flat(experience: Experience) -> str:
-    if all(np.isnan(episode.rewards).all() for episode in experience.episodes):
-        return f"none of the {len(experience.episodes)} episodes has a score; look at the judge"
-    return (
-        "every action did exactly as well as the critic expected, up to one constant; there is nothing to tell them apart. "
-        "Change the difficulty of the tasks, or pay for progress"
-    )

@@ -7,6 +7,7 @@ it nor its gradient changes with the size of the micro-batches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from turnwise.algorithms.experience import reference_logp
 from turnwise.batch import Batch, pack, with_units
 from turnwise.episode import Episode
 from turnwise.errors import TurnwiseError
@@ -41,18 +43,7 @@ def with_reference(learner: Any, batch: Batch) -> Batch:
     Raises:
         TurnwiseError: the learner has no reference policy, or one that can never say some token of an episode.
     """
-    logp = learner.evaluate_reference(batch).logp
-    never = ~torch.isfinite(logp)
-    if never.any():
-        ids = batch.tokens[batch.action][never].unique().tolist()
-        words = ", ".join(repr(learner.reference.renderer.text([token])) for token in ids[:5])
-        episodes = len(batch.seq["episode"][batch.sequence[batch.action][never]].unique())
-        raise TurnwiseError(
-            f"{episodes} episodes hold tokens that the reference never says ({words}), so nothing can be compared with it. "
-            "Begin with a model whose tokenizer knows the words of these episodes, sample without top-k and top-p, or leave the "
-            "episodes out"
-        )
-    return batch.with_stream("reference_logp", logp)
+    return batch.with_stream("reference_logp", reference_logp(learner, batch))
 
 
 def turns_of(batch: Batch, units: int) -> int:
@@ -112,11 +103,19 @@ def kl_baseline(learner: Any, batch: Batch) -> Batch:
     """KTO: z = max(0, mean of log π(y') − log ref(y')) over prompts followed by another episode's answer.
 
     Ethayarajh et al. 2024, arXiv 2402.01306, section 4.1; no gradient flows through it. Sets ``seq["baseline"]``.
+
+    Raises:
+        TurnwiseError: the reference can never say some token, or the mean is not a finite number.
     """
     strange = mismatched(batch, learner.policy.context_limit)
-    difference = learner.evaluate(strange).logp.double() - learner.evaluate_reference(strange).logp.double()
-    z = max(0.0, float(difference.sum()) / len(strange.seq["episode"].unique()))
-    return replace(batch, seq={**batch.seq, "baseline": torch.full((len(batch),), z)})
+    difference = learner.evaluate(strange).logp.double() - reference_logp(learner, strange).double()
+    mean = float(difference.sum()) / len(strange.seq["episode"].unique())
+    if not math.isfinite(mean):
+        raise TurnwiseError(
+            f"the divergence of the policy from the reference is {mean:g}, not a number to measure from: the policy's weights are "
+            "broken. Go back to a checkpoint, and lower the learning rate"
+        )
+    return replace(batch, seq={**batch.seq, "baseline": torch.full((len(batch),), max(0.0, mean))})
 
 
 def mismatched(batch: Batch, limit: int) -> Batch:
