@@ -261,19 +261,56 @@ def test_the_running_mean_of_bco_by_hand() -> None:
     assert shifts == pytest.approx([0.2 * float(sums[:4].mean()), 0.2 * float(sums.mean())], abs=1e-5)
 
 
+def test_a_baseline_that_is_no_number_is_not_taken_for_zero() -> None:
+    bandit = Bandit([0.0, 1.0])
+    learner = LocalLearner(bandit.policy, reference=bandit.policy.reference())
+    batch = labelled([bandit.episode(0), bandit.episode(1)], [False, True])
+    assert (kl_baseline(learner, batch).seq["baseline"] == 0.0).all()
+    learner.reference = bandit.policy.with_sampling(top_k=1).reference()
+    with pytest.raises(TurnwiseError, match="the reference never says"):
+        kl_baseline(learner, batch)
+    learner.reference = bandit.policy.reference()
+    with torch.no_grad():
+        bandit.policy.model.get_output_embeddings().weight.fill_(math.nan)
+    with pytest.raises(TurnwiseError, match="not a number"):
+        kl_baseline(learner, batch)
+
+
 # ---- nothing to learn from -------------------------------------------------------------------------------------------
 
 
 def test_stored_episodes_without_a_preference_are_an_error() -> None:
     bandit = Bandit([0.0, 1.0])
-    learner = LocalLearner(bandit.policy, reference=bandit.policy.reference())
     same = [bandit.episode(k, 1.0, group=str(n)) for n in range(3) for k in range(2)]
     with pytest.raises(TurnwiseError, match=r"no group has two different rewards.*6 episodes in 3 groups, 0 of them"):
-        DPO().improve(learner, same)
+        DPO().check_stored(same)
     onesided = [bandit.episode(1, 1.0, group=str(n)) for n in range(3)]
     with pytest.raises(TurnwiseError, match=r"3 of them with one episode only\. .*use kto"):
-        DPO().improve(learner, onesided)
+        DPO().check_stored(onesided)
+    DPO().check_stored([*same, bandit.episode(0, 0.0, group="0")])
+
+
+def test_stored_labels_of_one_kind_are_an_error() -> None:
+    bandit = Bandit([0.0, 1.0])
+    for reward, said in ((1.0, "desirable"), (0.0, "undesirable")):
+        alike = [bandit.episode(k, reward) for k in (0, 1, 1)]
+        with pytest.raises(TurnwiseError, match=rf"all of the 3 episodes are {said} .*threshold=0.5.*both kinds"):
+            KTO().check_stored(alike)
+        KTO().check_stored([*alike, bandit.episode(0, 1.0 - reward)])
+    with pytest.raises(TurnwiseError, match="all of the 2 episodes are undesirable"):
+        KTO(threshold=2.0).check_stored([bandit.episode(0, 0.0), bandit.episode(1, 1.0)])
+    with pytest.raises(TurnwiseError, match="none of the 1 episodes have a label"):
+        KTO().check_stored([bandit.episode(0, math.nan)])
+
+
+def test_an_iteration_of_a_file_without_a_preference_is_skipped_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    bandit = Bandit([0.0, 1.0])
+    learner = LocalLearner(bandit.policy, reference=bandit.policy.reference())
+    with caplog.at_level(logging.WARNING):
+        done = DPO().improve(learner, [bandit.episode(k, 1.0) for k in range(2)])
     assert learner.version == 0
+    assert "no update: no group has two different rewards" in caplog.text
+    assert done.metrics["frac_reward_zero_std"] == (2.0, 2.0)
 
 
 def test_sampled_episodes_without_a_preference_are_skipped_and_said(caplog: pytest.LogCaptureFixture) -> None:

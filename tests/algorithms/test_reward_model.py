@@ -156,11 +156,16 @@ def test_a_resumed_run_is_the_run(lora: str) -> None:
     assert go_on(second, range(2, 4)) == whole
 
 
-def test_what_holds_no_preference_is_named() -> None:
+def test_what_holds_no_preference_is_named(caplog: pytest.LogCaptureFixture) -> None:
     learner = LocalLearner(Scorer.of(Policy(build_model(TOKENIZER), TOKENIZER)))
     same = [episode(["fern"], 1.0, "a"), episode(["iris"], 1.0, "a"), episode(["iris"], 1.0, "b")]
     with pytest.raises(TurnwiseError, match="3 episodes in 2 groups hold no preference"):
-        RewardModel().improve(learner, same)
+        RewardModel().check_stored(same)
+    RewardModel().check_stored([*same, episode(["fern"], 0.0, "b")])
+    # An iteration may happen to have none where others do.
+    assert not RewardModel().improve(learner, same).metrics
+    assert learner.version == 0
+    assert "no update: 3 episodes in 2 groups hold no preference" in caplog.text
     with pytest.raises(TurnwiseError, match="chosen and a rejected"):
         evaluate_preferences(learner.policy, same)
     with pytest.raises(TurnwiseError, match="kind 'reward'"):

@@ -13,6 +13,7 @@ Rafailov et al. 2023, arXiv 2305.18290; online: Guo et al. 2024, arXiv 2402.0479
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -108,6 +109,19 @@ class DPO:
         own = 1.0 if self.loss in ("cpo", "orpo") else 0.0
         return combine((1.0, compared), (own + self.sft_coef, nll("sft_weight")))
 
+    def check_stored(self, episodes: Sequence[Episode]) -> None:
+        """Look at all stored episodes before a run.
+
+        Raises:
+            TurnwiseError: nothing is better than anything else.
+        """
+        _, scores, groups = _scored(episodes)
+        if not best_and_worst(scores, groups):
+            raise TurnwiseError(
+                f"{_nothing_to_prefer(scores, groups)}. Preference data needs a chosen and a rejected episode for each prompt; to "
+                "learn from single labels use kto, from good examples alone sft"
+            )
+
     def collect(self, source: Any, iteration: int) -> list[Episode]:
         """The next stored groups, or newly sampled ones."""
         return source.rollouts(iteration, self.groups, self.group_size if self.online else 1)
@@ -121,23 +135,12 @@ class DPO:
         return running_mean(self.beta)(learner, minibatch) if self.loss == "bco" else minibatch
 
     def improve(self, learner: Any, episodes: list[Episode]) -> Improvement:
-        """Pair the best with the worst of each group, and descend.
-
-        Raises:
-            TurnwiseError: stored episodes among which nothing is better than anything else.
-        """
-        usable = [episode for episode in episodes if episode.turns and not episode.failed]
-        scores, groups = [episode.undiscounted_return for episode in usable], [episode.group for episode in usable]
+        """Pair the best with the worst of each group, and descend; say why where nothing is better than anything else."""
+        usable, scores, groups = _scored(episodes)
         metrics: Metrics = zero_std_metrics(scores, groups)
         pairs = best_and_worst(scores, groups)
         if not pairs:
-            reason = _nothing_to_prefer(scores, groups)
-            if not self.online:
-                raise TurnwiseError(
-                    f"{reason}. Preference data needs a chosen and a rejected episode for each prompt; to learn from single "
-                    "labels use kto, from good examples alone sft"
-                )
-            log.warning("no update: %s", reason)
+            log.warning("no update: %s", _nothing_to_prefer(scores, groups))
             return Improvement(metrics)
         batch = paired(usable, pairs)
         if self.needs_reference:
@@ -146,6 +149,12 @@ class DPO:
         size = turns_of(batch, self.minibatch)
         steps = climb(learner, batch, self.objective, epochs=1, turns=size, weights=weights, prepare=self.prepare)
         return Improvement(merge([metrics, steps]))
+
+
+def _scored(episodes: Sequence[Episode]) -> tuple[list[Episode], list[float], list[str]]:
+    """Episodes that can train, their returns and their groups."""
+    usable = [episode for episode in episodes if episode.turns and not episode.failed]
+    return usable, [episode.undiscounted_return for episode in usable], [episode.group for episode in usable]
 
 
 def _nothing_to_prefer(scores: list[float], groups: list[str]) -> str:

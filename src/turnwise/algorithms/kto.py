@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from turnwise.algorithms.preferences import kl_baseline, labelled, turns_of, wit
 from turnwise.algorithms.settings import check_settings
 from turnwise.batch import Batch
 from turnwise.episode import Episode
+from turnwise.errors import TurnwiseError
 from turnwise.metrics import Metrics, merge
 from turnwise.objectives import kto, pair_mean
 from turnwise.runs import Improvement
@@ -65,6 +67,16 @@ class KTO:
         """Always: both labels are about what the reference would have done."""
         return True
 
+    def check_stored(self, episodes: Sequence[Episode]) -> None:
+        """Look at all stored episodes before a run.
+
+        Raises:
+            TurnwiseError: all of them are desirable, or none is.
+        """
+        _, good = self._labelled(episodes)
+        if len(set(good)) < 2:
+            raise TurnwiseError(self._one_kind(episodes, good))
+
     def collect(self, source: Any, iteration: int) -> list[Episode]:
         """The next stored episodes, or newly sampled ones."""
         return source.rollouts(iteration, self.episodes)
@@ -77,20 +89,10 @@ class KTO:
 
     def improve(self, learner: Any, episodes: list[Episode]) -> Improvement:
         """Label the episodes by their returns, and descend."""
-        usable = [
-            episode
-            for episode in episodes
-            if episode.turns and not episode.failed and not math.isnan(episode.undiscounted_return)
-        ]
-        good = [episode.undiscounted_return > self.threshold for episode in usable]
+        usable, good = self._labelled(episodes)
         metrics: Metrics = {"labels/desirable": (float(sum(good)), float(len(good)))}
         if len(set(good)) < 2:
-            said = "have a label" if not usable else f"are {'desirable' if good[0] else 'undesirable'}"
-            log.warning(
-                "no update: %s of the %d episodes %s (return above threshold=%g); kto needs both kinds. From good examples "
-                "alone learn with sft",
-                "all" if usable else "none", len(episodes), said, self.threshold,
-            )  # fmt: skip
+            log.warning("no update: %s", self._one_kind(episodes, good))
             return Improvement(metrics)
         batch = with_reference(learner, labelled(usable, good))
         objective = kto(self.beta, desirable=self.desirable, undesirable=self.undesirable)
@@ -99,3 +101,15 @@ class KTO:
             learner, batch, objective, epochs=1, turns=size, weights={"weight": pair_mean}, prepare=self.prepare
         )
         return Improvement(merge([metrics, steps]))
+
+    def _labelled(self, episodes: Sequence[Episode]) -> tuple[list[Episode], list[bool]]:
+        """The episodes that have a label, and whether each is desirable."""
+        known = [e for e in episodes if e.turns and not e.failed and not math.isnan(e.undiscounted_return)]
+        return known, [episode.undiscounted_return > self.threshold for episode in known]
+
+    def _one_kind(self, episodes: Sequence[Episode], good: list[bool]) -> str:
+        kind = "have a label" if not good else f"are {'desirable' if good[0] else 'undesirable'}"
+        return (
+            f"{'all' if good else 'none'} of the {len(episodes)} episodes {kind} (return above threshold={self.threshold:g}); kto "
+            "needs both kinds. From good examples alone learn with sft"
+        )

@@ -7,11 +7,14 @@ not seen: on the first pass over the data they are those of held-out pairs.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from turnwise.algorithms.experience import climb
 from turnwise.algorithms.preferences import paired, turns_of
@@ -24,6 +27,8 @@ from turnwise.objectives import pair_mean
 from turnwise.objectives.scores import bradley_terry, side_scores
 from turnwise.rewards.calibration import Calibration, calibration
 from turnwise.runs import Improvement
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,24 +55,26 @@ class RewardModel:
     def __post_init__(self) -> None:
         check_settings(self)
 
+    def check_stored(self, episodes: Sequence[Episode]) -> None:
+        """Look at all stored episodes before a run.
+
+        Raises:
+            TurnwiseError: nothing is better than anything else.
+        """
+        usable, _, pairs = _preferences(episodes)
+        if not pairs:
+            raise TurnwiseError(_no_preference(episodes, usable))
+
     def collect(self, source: Any, iteration: int) -> list[Episode]:
         """The next groups of episodes."""
         return source.rollouts(iteration, self.groups)
 
     def improve(self, learner: Any, episodes: list[Episode]) -> Improvement:
-        """Pair the best with the worst of each group, and raise the likelihood of the preferences.
-
-        Raises:
-            TurnwiseError: nothing is better than anything else.
-        """
-        usable = [i for i, episode in enumerate(episodes) if episode.turns and not episode.failed]
-        returns = np.array([episodes[i].undiscounted_return for i in usable])
-        pairs = best_and_worst(returns, [episodes[i].group for i in usable])
+        """Pair the best with the worst of each group, and raise the likelihood of the preferences; say where there are none."""
+        usable, returns, pairs = _preferences(episodes)
         if not pairs:
-            raise TurnwiseError(
-                f"{len(usable)} episodes in {len({episodes[i].group for i in usable})} groups hold no preference: no group has "
-                "two different returns. A reward model needs a chosen and a rejected episode for each prompt"
-            )
+            log.warning("no update: %s", _no_preference(episodes, usable))
+            return Improvement({})
         batch = paired([episodes[i] for i in usable], pairs)
         margins = torch.tensor([returns[a] - returns[b] for a, b in pairs], dtype=torch.float32)
         batch = replace(batch, seq={**batch.seq, "margin": margins[batch.seq["unit"]]})
@@ -81,6 +88,20 @@ class RewardModel:
         objective, size = bradley_terry(self.margin, self.centre), turns_of(batch, self.minibatch)
         steps = climb(learner, batch, objective, epochs=1, turns=size, weights={"weight": pair_mean})
         return Improvement(merge([seen, steps]), {"score": streams})
+
+
+def _preferences(episodes: Sequence[Episode]) -> tuple[list[int], NDArray[np.float64], list[tuple[int, int]]]:
+    """Indices of the episodes that can train, (n,) their returns, and the pairs among those n."""
+    usable = [i for i, episode in enumerate(episodes) if episode.turns and not episode.failed]
+    returns = np.array([episodes[i].undiscounted_return for i in usable], np.float64)
+    return usable, returns, best_and_worst(returns, [episodes[i].group for i in usable])
+
+
+def _no_preference(episodes: Sequence[Episode], usable: list[int]) -> str:
+    return (
+        f"{len(usable)} episodes in {len({episodes[i].group for i in usable})} groups hold no preference: no group has "
+        "two different returns. A reward model needs a chosen and a rejected episode for each prompt"
+    )
 
 
 def metrics_of(seen: Calibration) -> Metrics:
