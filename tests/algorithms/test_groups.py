@@ -33,9 +33,9 @@ from turnwise.algorithms import (
     TokenPPO,
 )
 from turnwise.algorithms.settings import SettingsError
-from turnwise.batch import Batch, pack
+from turnwise.batch import Batch, Outputs, pack
 from turnwise.credit import group_relative
-from turnwise.episode import Cut, Episode
+from turnwise.episode import Cut, Episode, Stop
 from turnwise.errors import TurnwiseError
 from turnwise.learners import LocalLearner
 from turnwise.models import Policy, build_model
@@ -222,6 +222,57 @@ def told(episode: Episode, logp: Any) -> Episode:
     return replace(episode, turns=turns)
 
 
+def test_the_ratio_of_a_whole_episode_does_not_depend_on_what_is_remembered() -> None:
+    """With a memory of no turns an episode is packed as several sequences; it is one action all the same."""
+    rng = np.random.default_rng(0)
+    sizes = [1, 2, 3]
+    owner = [i for i, n in enumerate(sizes) for _ in range(n)]
+    tokens = 2 * len(owner)
+    batch = Batch(
+        tokens=torch.arange(3 * len(owner)),
+        cu_seqlens=torch.arange(0, 3 * len(owner) + 1, 3),
+        action=torch.tensor([False, True, True] * len(owner)),
+        turn=torch.zeros(3 * len(owner), dtype=torch.int64),
+        final=torch.zeros(3 * len(owner), dtype=torch.bool),
+        seq={"episode": torch.tensor(owner)},
+    )
+    advantage = torch.tensor([1.0, -0.5, 0.7])
+    per_token = torch.tensor(owner).repeat_interleave(2)
+    old = torch.tensor(rng.normal(-1, 0.3, tokens), dtype=torch.float32)
+    batch = batch.with_stream("old_logp", old).with_stream("advantage", advantage[per_token])
+    batch = batch.weighted(RLOO(whole=True).weight(None))
+    logp = (old + torch.tensor(rng.normal(0, 0.02, tokens), dtype=torch.float32)).requires_grad_()
+    loss, _ = RLOO(whole=True).surrogate()(Outputs(logp, torch.zeros(tokens)), batch)
+    ratio = torch.zeros(3).index_add(0, per_token, logp - old).exp()
+    truth = -(ratio * advantage).mean()
+    assert loss.sum().item() == pytest.approx(truth.item(), abs=1e-6)
+    (found,) = torch.autograd.grad(loss.sum(), logp, retain_graph=True)
+    assert torch.allclose(found, torch.autograd.grad(truth, logp)[0], atol=1e-6)
+
+
+def test_a_whole_episode_is_not_taken_apart() -> None:
+    """The steps of an iteration see all of an episode's sequences at once, and so do their micro-batches."""
+    fresh = [
+        replace(one, turns=tuple(replace(turn, fresh=True) for turn in one.turns), group="g") for one in dialogues()
+    ]
+    gradients: list[Any] = []
+    for max_tokens in (10**6, 1):
+        made = recorded(max_tokens=max_tokens)
+        RLOO(whole=True, minibatch=10**6).improve(made, fresh)
+        gradients.append(made.seen)
+    assert torch.allclose(*gradients, atol=1e-5)
+    steps: list[set[int]] = []
+
+    class Watched(Recorded):
+        def update(self, batch: Batch, objective: Any) -> Any:
+            steps.append(set(batch.seq["episode"].tolist()))
+            return super().update(batch, objective)
+
+    RLOO(whole=True, minibatch=2).improve(Watched(Policy(build_model(zoo.TOKENIZER, seed=2), zoo.TOKENIZER)), fresh)
+    assert len(steps) > 3
+    assert sum(map(len, steps)) == len(set.union(*steps)) == len(fresh)
+
+
 # ---- learning --------------------------------------------------------------------------------------------------------
 
 RELATIVES = [DrGRPO, DAPO, GSPO, LUSPO, CISPO, SAPO, VESPO]
@@ -270,6 +321,15 @@ def test_a_divergence_moves_the_policy_where_rewards_do_not() -> None:
     assert after[0] < 0.8 * before[0]
 
 
+@pytest.mark.parametrize("kl_loss", ["none", "k2"])
+def test_a_token_that_the_reference_never_says_is_named(kl_loss: Any) -> None:
+    made = learner()
+    made.reference = made.policy.with_sampling(top_k=1).reference()
+    with pytest.raises(TurnwiseError, match=r"episodes hold tokens that the reference never says .*top-p"):
+        GRPO(kl_coef=0.1, kl_loss=kl_loss).improve(made, dialogues())
+    assert made.version == 0
+
+
 @pytest.mark.parametrize(
     ("kind", "wrong", "remedy"),
     [
@@ -281,6 +341,10 @@ def test_a_divergence_moves_the_policy_where_rewards_do_not() -> None:
         (DAPO, {"max_draws": 0}, "at least once"),
         (DrGRPO, {"budget": -1}, "positive number of tokens"),
         (SAPO, {"gate_down": 0.0}, "positive temperature"),
+        (SAPO, {"clip": 0.1}, "has no clip range"),
+        (SAPO, {"clip_high": 0.3}, "gate_up and gate_down"),
+        (VESPO, {"clip": 0.1}, "has no clip range"),
+        (VESPO, {"clip_high": 0.3}, "has no clip range"),
         (CISPO, {"clip": 1.5}, "at most 1"),
         (RejectionSampling, {"group_size": 1}, "group_size"),
     ],
@@ -328,12 +392,36 @@ def test_the_best_of_each_group_is_kept() -> None:
     episodes = [build_episode([r], group=g, actions=[[5 + i]]) for g, rs in returns.items() for i, r in enumerate(rs)]
     assert RejectionSampling().select(episodes) == [1, 3, 7]
     assert RejectionSampling(threshold=0.0).select(episodes) == [1, 3]
+    # Of equals none is the best; a threshold that they reach says that they are good enough.
+    solved = [build_episode([1.0], group="s") for _ in range(3)]
+    assert RejectionSampling().select(solved) == []
+    assert RejectionSampling(threshold=1.0).select(solved) == [0]
     crashed = replace(episodes[1], terminated=False, truncated=True, cut=Cut.CRASH, detail="x")
     assert RejectionSampling().select([episodes[0], crashed, *episodes[2:]]) == [2, 3, 7]
     metrics = RejectionSampling(threshold=0.0).improve(learner(), episodes).metrics
     assert metrics["selected/reward"] == (8.0, 2.0)
     assert metrics["selected/share"] == (2.0, 3.0)
     assert metrics["nll"][1] == 4.0  # two tokens, two passes
+
+
+def test_a_reply_that_was_cut_short_is_not_imitated() -> None:
+    """It has no stop token to learn; but it shows what the others of its group are better than."""
+
+    def group(name: str, *rolled: tuple[float, Stop]) -> list[Episode]:
+        made = [build_episode([0.0, reward], group=name) for reward, _ in rolled]
+        return [
+            replace(one, turns=(one.turns[0], replace(one.turns[1], stop=stop)))
+            for one, (_, stop) in zip(made, rolled, strict=True)
+        ]
+
+    episodes = [
+        *group("cut is best", (1.0, Stop.LENGTH), (0.5, Stop.STOP), (0.0, Stop.STOP)),
+        *group("solved once", (0.0, Stop.LENGTH), (0.0, Stop.LENGTH), (1.0, Stop.STOP)),
+        *group("not solved", (0.0, Stop.STOP), (0.0, Stop.LENGTH), (0.0, Stop.STOP)),
+        *group("cut is right", (1.0, Stop.LENGTH), (0.0, Stop.STOP), (0.0, Stop.STOP)),
+    ]
+    assert RejectionSampling().select(episodes) == [1, 5]
+    assert RejectionSampling(threshold=1.0).select(episodes) == [5]
 
 
 def test_where_nothing_is_kept_it_says_why(caplog: pytest.LogCaptureFixture) -> None:
@@ -345,6 +433,13 @@ def test_where_nothing_is_kept_it_says_why(caplog: pytest.LogCaptureFixture) -> 
     assert "the best of 3 episodes returned 2, below threshold=2.5" in caplog.text
     RejectionSampling().improve(made, [build_episode([float("nan")], group="a")])
     assert "none of the 1 episodes has a score" in caplog.text
+    RejectionSampling().improve(made, [build_episode([1.0], group="a") for _ in range(3)])
+    assert "none is better than another of its group" in caplog.text
+    cut = build_episode([1.0], group="a")
+    cut = replace(cut, turns=(replace(cut.turns[0], stop=Stop.LENGTH),))
+    RejectionSampling(threshold=1.0).improve(made, [cut])
+    assert "1 of them were cut at the token budget" in caplog.text
+    assert made.version == 0
 
 
 @pytest.mark.parametrize("seed", [0, 2, 3])

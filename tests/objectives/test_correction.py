@@ -66,6 +66,6 @@ def test_refusals(flat_batch: Callable[..., Batch]) -> None:
     with pytest.raises(ValueError, match="enclose 1"):
         obj.masked_importance(batch, 1.5, 2.0)
     with pytest.raises(ValueError, match="unknown unit"):
-        obj.masked_importance(batch, unit="episode")  # type: ignore[arg-type]
+        obj.masked_importance(batch, unit="paragraph")  # type: ignore[arg-type]
     with pytest.raises(KeyError, match="behaviour_logp"):
         obj.drift(flat_batch(old_logp=[[0.0]]))

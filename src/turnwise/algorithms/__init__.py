@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from turnwise.algorithms.constitutional import Constitutional
     from turnwise.algorithms.dapo import DAPO
     from turnwise.algorithms.dpo import DPO
-    from turnwise.algorithms.grpo import GRPO, RLOO, DrGRPO
+    from turnwise.algorithms.grpo import GRPO, DrGRPO
     from turnwise.algorithms.gspo import GSPO, LUSPO
     from turnwise.algorithms.kto import KTO
     from turnwise.algorithms.ppo import PPO, TokenPPO
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from turnwise.algorithms.reinforce_plus_plus import ReinforcePlusPlus
     from turnwise.algorithms.rejection_sampling import RejectionSampling
     from turnwise.algorithms.reward_model import RewardModel
+    from turnwise.algorithms.rloo import RLOO
     from turnwise.algorithms.sapo import SAPO
     from turnwise.algorithms.self_judge import SelfJudge
     from turnwise.algorithms.sft import SFT
@@ -57,7 +58,7 @@ _HOME = {
     "PPO": "ppo",
     "TokenPPO": "ppo",
     "GRPO": "grpo",
-    "RLOO": "grpo",
+    "RLOO": "rloo",
     "DrGRPO": "grpo",
     "DAPO": "dapo",
     "GSPO": "gspo",

@@ -1,4 +1,4 @@
-"""Group methods that judge whole episodes: GRPO, Dr.GRPO and RLOO. Their relatives have files of their own.
+"""Group methods that judge whole episodes: GRPO and Dr.GRPO. Their relatives have files of their own.
 
 The return of an episode is compared with the other rollouts of its start state, and the one number goes to every token
 the policy wrote. Nothing is said about *which* turn earned it: credit is flat within an episode, and actions
@@ -8,8 +8,7 @@ uses the same rollouts better.
 A relative answers three questions differently, each in a method of its own: `judge` (how good was the episode), `surrogate`
 (how does a token move) and `weight` (what does it count).
 
-GRPO: Shao et al. 2024, arXiv 2402.03300. Dr.GRPO: Liu et al. 2025, arXiv 2503.20783. RLOO: Ahmadian et al. 2024,
-arXiv 2402.14740.
+GRPO: Shao et al. 2024, arXiv 2402.03300. Dr.GRPO: Liu et al. 2025, arXiv 2503.20783.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from turnwise.algorithms.experience import (
+    Experience,
     Floats,
     improve_without_critic,
     kl_penalty,
@@ -26,8 +26,8 @@ from turnwise.algorithms.experience import (
     recall,
     turn_rewards,
 )
-from turnwise.algorithms.settings import SettingsError, Surrogate
-from turnwise.credit import group_relative, leave_one_out, uniform
+from turnwise.algorithms.settings import Surrogate
+from turnwise.credit import group_relative, uniform
 from turnwise.episode import Episode
 from turnwise.objectives import (
     Objective,
@@ -37,8 +37,6 @@ from turnwise.objectives import (
     constant,
     kl_loss,
     sequence_mean,
-    sequence_ratio,
-    token_mean,
 )
 from turnwise.runs import Improvement
 
@@ -98,9 +96,13 @@ class GRPO(Surrogate):
         """Indices of episodes that take no part in the update."""
         return ()
 
+    def experience(self, learner: Any, episodes: list[Episode]) -> Experience | None:
+        """The episodes that take part, under the present weights."""
+        return recall(learner, episodes, self.left_out(episodes))
+
     def improve(self, learner: Any, episodes: list[Episode]) -> Improvement:
         """Assign credit and climb."""
-        experience = recall(learner, episodes, self.left_out(episodes))
+        experience = self.experience(learner, episodes)
         if experience is None:
             return Improvement({})
         surrogate, reference = self.surrogate(), None
@@ -132,34 +134,3 @@ class DrGRPO(GRPO):
     def weight(self, learner: Any) -> Weight:
         """Every token counts one part of the budget, however long its episode."""
         return constant(self.budget or learner.policy.sampling.max_tokens)
-
-
-@dataclass(frozen=True)
-class RLOO(GRPO):
-    """REINFORCE leave-one-out: GRPO with the other rollouts' mean as baseline, no division, every token alike.
-
-    Attributes:
-        whole: One probability ratio for the whole episode, the product of its tokens', instead of one for each token: an
-            episode is then one action, as published.
-    """
-
-    normalise: bool = False
-    whole: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.normalise:
-            raise SettingsError("RLOO: normalise=True: RLOO does not divide by a deviation; use GRPO, which does")
-
-    def surrogate(self) -> Objective:
-        """The clipped surrogate, of tokens or of whole episodes."""
-        high = self.clip_high or self.clip
-        return sequence_ratio(self.clip, high, product=True) if self.whole else super().surrogate()
-
-    def weight(self, learner: Any) -> Weight:
-        """Every token counts the same; under a ratio of the whole its share of it."""
-        return sequence_mean if self.whole else token_mean
-
-    def judge(self, scores: list[float], groups: list[str]) -> Floats:
-        """(n_episodes,) score minus the mean score of the others."""
-        return leave_one_out(scores, groups)

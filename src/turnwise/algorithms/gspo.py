@@ -16,7 +16,10 @@ from turnwise.objectives import Objective, Weight, constant, sequence_ratio
 
 @dataclass(frozen=True)
 class GSPO(GRPO):
-    """GRPO with one length-normalised probability ratio per sequence, and a much narrower trust region."""
+    """GRPO with one length-normalised probability ratio per sequence, and a much narrower trust region.
+
+    A sequence is what was read in one go: an episode, or a turn of it where nothing of the past is remembered.
+    """
 
     clip: float = 3e-4
     clip_high: float = 4e-4

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from turnwise.errors import TurnwiseError
@@ -155,3 +155,15 @@ def check_settings(settings: Any) -> None:
         if None not in values and not holds_together(*values):
             listed = " with ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
             raise SettingsError(f"{kind}: {listed}: {reason}")
+
+
+def refuse_changed(settings: Any, names: Collection[str], reason: str) -> None:
+    """Refuse inherited fields that a method does not read, where they are not what they are by default.
+
+    Raises:
+        SettingsError: naming the field, its value and the reason.
+    """
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if field.name in names and value != field.default:
+            raise SettingsError(f"{type(settings).__name__}: {field.name}={value}: {reason}")

@@ -14,8 +14,11 @@ from turnwise.metrics import Metrics
 Objective = Callable[[Outputs, Batch], tuple[Tensor, Metrics]]
 """`(Outputs, Batch)` -> weighted loss of each action token, (A,), to be summed, and metrics as (sum, count)."""
 
-Unit = Literal["token", "turn", "sequence"]
-"""Over what a probability ratio is formed: one token, the action tokens of a turn, or those of a packed sequence."""
+Unit = Literal["token", "turn", "sequence", "episode"]
+"""Over what a probability ratio is formed: one token, the action tokens of a turn, of a packed sequence, or of an episode.
+
+Where the context starts afresh, an episode is several sequences: ``seq["unit"]`` then has to keep them together.
+"""
 
 _MAX_LOG_RATIO = 20.0
 """exp(20) is far beyond every clip range, and its gradient is still a number in float32."""
@@ -27,14 +30,16 @@ def log_ratio(new: Tensor, old: Tensor) -> Tensor:
 
 
 def unit_index(batch: Batch, unit: Unit) -> Tensor:
-    """(A,) int64, which turn or sequence (or token) of the batch each action token belongs to, counted from 0."""
+    """(A,) int64, which turn, sequence or episode (or token) of the batch each action token belongs to, from 0."""
     if unit == "turn":
         return batch.turn_start[batch.action].long().cumsum(0) - 1
     if unit == "sequence":
         return batch.sequence[batch.action]
+    if unit == "episode":
+        return batch.seq["episode"][batch.sequence[batch.action]]
     if unit == "token":
         return torch.arange(int(batch.action.sum()), device=batch.action.device)
-    raise ValueError(f"unknown unit {unit!r}; use 'token', 'turn' or 'sequence'")
+    raise ValueError(f"unknown unit {unit!r}; use 'token', 'turn', 'sequence' or 'episode'")
 
 
 def sum_in_units(values: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

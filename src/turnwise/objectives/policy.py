@@ -74,7 +74,7 @@ def sequence_ratio(
     Args:
         low: Clip range below 1. A geometric mean stays much nearer to 1 than a single ratio; a product does not.
         high: Clip range above 1.
-        unit: ``"sequence"`` (published) or ``"turn"``, the ratio of one action.
+        unit: ``"sequence"`` (published), ``"turn"``, the ratio of one action, or ``"episode"``, that of all its sequences.
         product: The product of the ratios instead of their geometric mean.
 
     Streams: ``advantage``, ``old_logp``, ``weight``; optional ``importance``.
