@@ -143,6 +143,23 @@ def test_the_figures_are_those_of_the_definition() -> None:
     assert figures["judge/gap"] == (pytest.approx(1.5 - 0.880797 - 0.5, abs=1e-5), 2)
 
 
+def test_what_the_judge_did_not_score_is_left_out() -> None:
+    policy, judge = fresh(0)
+    learner = LocalLearner(policy, reference=policy.reference(), judge=judge)
+    made = []
+    for score in (2.0, None):
+        episode = build_episode([score or 0.0], actions=[[7, 3]], observations=[[8, 4]], metrics={"gold": 1.0})
+        object.__setattr__(episode.turns[0], "rewards", {} if score is None else {"judge": score})
+        made.append(episode)
+    figures = SelfJudge(through="reinforce").improve(learner, made).metrics
+    assert figures["judge/proxy"] == (pytest.approx(0.880797, abs=1e-5), 1)
+    assert figures["judge/gold"] == (2.0, 2)
+    assert figures["judge/gap"] == (pytest.approx(1 - 0.880797, abs=1e-5), 1)
+    assert figures["judge/kl"][1] == 2
+    figures = SelfJudge(through="reinforce").improve(learner, made[1:]).metrics
+    assert not {"judge/proxy", "judge/gap"} & figures.keys()
+
+
 def test_what_is_read_before_an_answer_begins() -> None:
     episodes = zoo.episodes(5, seed=3)
     batch = pack(episodes)

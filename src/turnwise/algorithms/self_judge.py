@@ -122,18 +122,16 @@ class SelfJudge:
 def measured(experience: Experience, reference: list[Floats]) -> Metrics:
     """What the judge says, what is true, and how far the policy has gone, before the update.
 
-    ``judge/proxy``, the probability of a good answer by the judge; ``judge/gold`` and ``judge/gap`` (gold − proxy), over the
-    answers whose gold reward is known; ``judge/kl``, nats per answer (k1).
+    ``judge/proxy``, the probability of a good answer by the judge, over the answers that it scored; ``judge/gold``, over those
+    whose gold reward is known; ``judge/gap`` (gold − proxy), over those with both; ``judge/kl``, nats per answer (k1).
     """
-    scores = np.array([sum(turn.rewards.get(JUDGE, 0.0) for turn in episode.turns) for episode in experience.episodes])
-    proxy = 1.0 / (1.0 + np.exp(-scores))
-    nats = [float((own - other).sum()) for own, other in zip(experience.logp, reference, strict=True)]
-    n = float(len(proxy))
-    metrics = {"judge/proxy": (float(proxy.sum()), n), "judge/kl": (float(np.sum(nats)), n)}
+    scores = [sum(turn.rewards.get(JUDGE, np.nan) for turn in episode.turns) for episode in experience.episodes]
+    proxy = 1.0 / (1.0 + np.exp(-np.array(scores)))
     gold = np.array([episode.metrics.get(GOLD, np.nan) for episode in experience.episodes])
-    known = ~np.isnan(gold)
-    if known.any():
-        count = float(known.sum())
-        metrics["judge/gold"] = (float(gold[known].sum()), count)
-        metrics["judge/gap"] = (float((gold - proxy)[known].sum()), count)
+    nats = [float((own - other).sum()) for own, other in zip(experience.logp, reference, strict=True)]
+    metrics = {"judge/kl": (float(np.sum(nats)), float(len(nats)))}
+    for name, figures in (("judge/proxy", proxy), ("judge/gold", gold), ("judge/gap", gold - proxy)):
+        known = figures[~np.isnan(figures)]
+        if len(known):
+            metrics[name] = (float(known.sum()), float(len(known)))
     return metrics
