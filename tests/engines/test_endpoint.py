@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.engines.chat_server import nobody, said, serving
-from turnwise.engines import Endpoint, EndpointError
+from turnwise.engines import Endpoint, EndpointError, EngineError
 
 USER = [{"role": "user", "content": "hello"}]
 
@@ -18,11 +18,18 @@ def endpoint(url: str, **changes: Any) -> Endpoint:
     return Endpoint(url, "judge", **{"backoff": 0.005, "timeout": 5.0, "deadline": 10.0, **changes})
 
 
+def answer_of(chat: Endpoint, messages: Any = USER) -> str:
+    (answer,) = chat.complete_all([messages])
+    if isinstance(answer, EngineError):
+        raise answer
+    return answer
+
+
 def test_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TURNWISE_API_KEY", raising=False)
     with serving(lambda text, number: said(f"you said {text}")) as server:
         chat = endpoint(server.url + "/", temperature=0.5, max_tokens=7)
-        assert chat.complete([{"role": "system", "content": "be brief"}, *USER]) == "you said hello"
+        assert answer_of(chat, [{"role": "system", "content": "be brief"}, *USER]) == "you said hello"
     assert server.paths == ["/v1/chat/completions"]
     (asked,) = server.asked
     assert asked["model"] == "judge"
@@ -50,7 +57,7 @@ def test_what_passes_is_asked_again(status: int) -> None:
         return said("at last") if number == 2 else (status, b"try later", {})
 
     with serving(recovering) as server:
-        assert endpoint(server.url).complete(USER) == "at last"
+        assert answer_of(endpoint(server.url)) == "at last"
     assert len(server.asked) == 3
 
 
@@ -60,7 +67,7 @@ def test_a_server_that_says_how_long_to_wait_is_obeyed() -> None:
 
     with serving(busy) as server:
         begun = time.monotonic()
-        assert endpoint(server.url, backoff=0.0).complete(USER) == "now"
+        assert answer_of(endpoint(server.url, backoff=0.0)) == "now"
         assert time.monotonic() - begun >= 0.2
 
 
@@ -78,13 +85,13 @@ def test_a_server_that_says_how_long_to_wait_is_obeyed() -> None:
 )
 def test_what_does_not_pass_is_named(reply: Any, complaint: str, times: int) -> None:
     with serving(lambda text, number: reply) as server, pytest.raises(EndpointError, match=complaint):
-        endpoint(server.url, retries=2).complete(USER)
+        answer_of(endpoint(server.url, retries=2))
     assert len(server.asked) == times
 
 
 def test_an_answer_without_text_is_an_empty_one() -> None:
     with serving(lambda text, number: said(None)) as server:
-        assert endpoint(server.url).complete(USER) == ""
+        assert answer_of(endpoint(server.url)) == ""
 
 
 def test_one_failure_leaves_the_other_answers() -> None:
@@ -128,11 +135,11 @@ def test_the_key_comes_from_the_environment_and_stays_out_of_sight(monkeypatch: 
     monkeypatch.setenv("MY_KEY", "sesame")
     with serving(lambda text, number: said("hello")) as server:
         chat = endpoint(server.url, key_variable="MY_KEY")
-        chat.complete(USER)
+        answer_of(chat)
     assert server.headers[0]["Authorization"] == "Bearer sesame"
     assert "sesame" not in repr(chat) + repr(vars(chat))
     with pytest.raises(EndpointError, match="would travel in the open"):
-        endpoint("http://192.0.2.1/v1", key_variable="MY_KEY").complete(USER)
+        answer_of(endpoint("http://192.0.2.1/v1", key_variable="MY_KEY"))
 
 
 def test_blanks_around_a_key_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from turnwise.rewards import RewardError
-from turnwise.rewards.floor import Floor, constant_floor, verifier_floor
+from turnwise.rewards.floor import Floor, constant_floor
 from turnwise.rewards.rules import Rule
-from turnwise.rewards.verifiers import exact, numeric
+from turnwise.rewards.verifiers import numeric
 
 
 @pytest.mark.parametrize(
@@ -49,20 +48,6 @@ def test_a_rule_that_is_none_is_refused(rule: str, complaint: str) -> None:
         Rule(rule)
 
 
-def test_the_floor_of_a_verifier_is_its_most_frequent_answer() -> None:
-    rows = [{"prompt": "?", "answer": answer} for answer in ("7", "work #### 7", "7.0", "8", None)]
-    assert verifier_floor(numeric, rows) == Floor("7", 3 / 4, 4, 4)  # "", 7, 7.0, 8
-    assert verifier_floor(exact, rows).score == 2 / 4
-    assert verifier_floor(exact, rows, candidates=["8"], most=0) == Floor("8", 1 / 4, 4, 2)
-
-
-def test_a_verifier_that_pays_a_constant_is_found_out() -> None:
-    def careless(completions: list[str], answer: list[str], **_: Any) -> list[float]:
-        return [float(known.startswith(text)) for text, known in zip(completions, answer, strict=True)]
-
-    assert verifier_floor(careless, [{"answer": "1"}, {"answer": "2"}]) == Floor("", 1.0, 2, 3)
-
-
 @given(
     st.dictionaries(
         st.text(max_size=2), st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=3, max_size=3), max_size=5
@@ -79,8 +64,16 @@ def test_the_floor_is_the_best_mean(table: dict[str, list[float | None]]) -> Non
     assert constant_floor(lambda text: table.get(text, [0.0] * 3), table).score == max(means)
 
 
+def test_a_verifier_that_pays_a_constant_is_found_out() -> None:
+    known = ["7", "7.0", "8", "7 km"]
+    assert constant_floor(lambda text: [numeric.score(text, answer) for answer in known], known) == Floor(
+        "7", 3 / 4, 4, 5
+    )
+    assert constant_floor(lambda text: [float(answer.startswith(text)) for answer in known], known) == Floor(
+        "", 1.0, 4, 5
+    )
+
+
 def test_nothing_to_find_a_floor_of() -> None:
-    with pytest.raises(RewardError, match="no rows"):
-        verifier_floor(exact, [])
     with pytest.raises(RewardError, match="no row could score"):
-        verifier_floor(exact, [{"answer": None}])
+        constant_floor(lambda text: [None, math.nan], ["7"])

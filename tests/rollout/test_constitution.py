@@ -115,9 +115,6 @@ class Answers:
         self.answer = answer
         self.heard: list[list[dict[str, str]]] = []
 
-    def complete(self, messages: Any) -> str:
-        raise NotImplementedError
-
     def complete_all(self, conversations: Any) -> list[Any]:
         self.heard += [list(conversation) for conversation in conversations]
         return [self.answer(i, conversation) for i, conversation in enumerate(conversations)]

@@ -25,14 +25,6 @@ Message = Mapping[str, str]
 class Chat(Protocol):
     """Answers messages."""
 
-    def complete(self, messages: Sequence[Message]) -> str:
-        """The answer to one conversation.
-
-        Raises:
-            EngineError: no answer.
-        """
-        ...
-
     def complete_all(self, conversations: Sequence[Sequence[Message]]) -> list[str | EngineError]:
         """The answer to each conversation, in order; in place of one that failed, why."""
         ...
@@ -59,17 +51,6 @@ class LocalChat:
         self.sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
         self.seed = seed
         self.slots = slots
-
-    def complete(self, messages: Sequence[Message]) -> str:
-        """The answer to one conversation.
-
-        Raises:
-            EngineError: it does not fit into the model's context.
-        """
-        (answer,) = self.complete_all([messages])
-        if isinstance(answer, EngineError):
-            raise answer
-        return answer
 
     def complete_all(self, conversations: Sequence[Sequence[Message]]) -> list[str | EngineError]:
         """The answer to each conversation, in order; in place of one that does not fit into the context, why."""

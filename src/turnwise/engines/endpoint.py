@@ -139,17 +139,6 @@ class Endpoint:
     def __repr__(self) -> str:
         return f"Endpoint({self.base_url!r}, {self.model!r})"
 
-    def complete(self, messages: Sequence[Message]) -> str:
-        """The answer to one conversation.
-
-        Raises:
-            EndpointError: no answer within the deadline, or one that is not a chat completion.
-        """
-        (answer,) = self.complete_all([messages])
-        if isinstance(answer, EngineError):
-            raise answer
-        return answer
-
     def complete_all(self, conversations: Sequence[Sequence[Message]]) -> list[str | EngineError]:
         """The answer to each conversation, in order; in place of one that failed, why.
 
