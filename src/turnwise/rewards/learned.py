@@ -41,7 +41,7 @@ class RewardModelReward:
     """
 
     def __init__(self, scorer: Scorer, renderer: Renderer, *, text: bool = False, max_tokens: int = MAX_TOKENS) -> None:
-        self.scorer = _frozen(scorer, "reward")
+        self.scorer = _of_kind(scorer, "reward")
         self._translator = _translator(scorer, renderer, text)
         self.max_tokens = max_tokens
 
@@ -85,7 +85,7 @@ class ProcessReward:
         text: bool = False,
         max_tokens: int = MAX_TOKENS,
     ) -> None:
-        self.scorer = _frozen(scorer, "process")
+        self.scorer = _of_kind(scorer, "process")
         self._translator = _translator(scorer, renderer, text)
         self.log = log
         self.max_tokens = max_tokens
@@ -151,7 +151,7 @@ def _longest(episode: Episode) -> int:
     return longest
 
 
-def _frozen(scorer: Scorer, kind: str) -> Scorer:
+def _of_kind(scorer: Scorer, kind: str) -> Scorer:
     if scorer.kind != kind:
         raise RewardError(f"this reward needs a scorer of kind {kind!r} and was given one of kind {scorer.kind!r}")
     return scorer
