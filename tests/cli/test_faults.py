@@ -101,6 +101,22 @@ def test_one_that_always_breaks_is_refused(file: Path, capsys: Any) -> None:
     assert not out.exists()
 
 
+def test_a_reward_that_breaks_says_where_and_how_to_go_on(tmp_path: Path, capsys: Any) -> None:
+    prompts, rewards, out = tmp_path / "prompts.jsonl", tmp_path / "rewards.py", tmp_path / "run"
+    prompts.write_text('{"prompt": "one"}\n{"prompt": "two"}\n')
+    rewards.write_text(
+        "calls = []\n\ndef polite(completions, **columns):\n    calls.append(1)\n"
+        "    return [1 / (len(calls) < 2) for _ in completions]\n"
+    )
+    assert main([*SMALL, "--data", str(prompts), "--reward", f"{rewards}:polite", "--out", str(out)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"reward function 'polite' raised ZeroDivisionError: division by zero ({rewards}:5)" in said
+    assert said.endswith(f"What was learnt before is saved; once this is mended: turnwise train --resume {out}")
+    rewards.write_text("def polite(completions, **columns):\n    return [0.5] * len(completions)\n")
+    assert main(["train", "--resume", str(out), "--quiet"]) == 0
+    assert [line["reward"] for line in read_metrics(out / "metrics.jsonl")] == [1.0, 0.5]
+
+
 def test_one_that_cannot_be_found_again_is_refused_in_processes(file: Path) -> None:
     """By its name in a file anything travels; as an object it has to be at the top level of a module."""
     with pytest.raises(TurnwiseError, match=r"hidden cannot be sent to a process: .* top level of a module") as refusal:

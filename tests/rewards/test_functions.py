@@ -141,7 +141,10 @@ def raises(completions: list[str]) -> list[float]:
 @pytest.mark.parametrize(
     ("function", "complaint"),
     [
-        (raises, r"'raises' raised ZeroDivisionError: .*2 episodes.*first of them .*seed 3, group 'sum'"),
+        (
+            raises,
+            r"'raises' raised ZeroDivisionError: .* \(.*test_functions\.py:\d+\), .*2 episodes.*first of them .*seed 3, group 'sum'",
+        ),
         (lambda prompts: [1.0], r"1 scores for 2 completions"),
         (lambda prompts: 1.0, r"returned 1.0; return a list"),
         (lambda prompts: {"a": 1}, r"return a list"),

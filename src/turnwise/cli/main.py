@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, Interrupted):
             _message("", str(error), debug=debug)
             return 130
-        _message("error: ", str(error), debug=debug)
+        _message("error: ", "\n".join([str(error), *getattr(error, "__notes__", ())]), debug=debug)
         return 2
     except Exception as error:
         return _unexpected(error)

@@ -136,12 +136,24 @@ def _train(training: Training, algorithm: str, out: Path, *, quiet: bool, resume
         if is_hub_id(training.data.data):
             offline_if_unreachable(training.data.data)
     console = messages()
+    begun = False
 
     def announce(planned: Training, model: Any, world: Any) -> None:
+        nonlocal begun
+        begun = True
         if not quiet:
             console.print(before(planned, algorithm, model, world, out))
 
-    run(training, out, resume=resume, progress=not quiet, on_start=announce)
+    try:
+        run(training, out, resume=resume, progress=not quiet, on_start=announce)
+    except TurnwiseError as error:
+        from turnwise.engines.base import EngineError
+        from turnwise.rewards import RewardError
+        from turnwise.teachers import TeacherError
+
+        if begun and isinstance(error, RewardError | TeacherError | EngineError):
+            error.add_note(f"What was learnt before is saved; once this is mended: turnwise train --resume {out}")
+        raise
     after(out, report(out))
     return 0
 

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import math
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -16,6 +17,14 @@ from turnwise.rewards.reward import RewardError
 def name_of(function: Callable[..., Any]) -> str:
     """What messages call a function."""
     return str(getattr(function, "__name__", type(function).__name__))
+
+
+def place_of(error: BaseException, function: Callable[..., Any]) -> str:
+    """`` (FILE:LINE)``: the last line of the function's own file that an error went through; empty if there is none."""
+    code = getattr(inspect.unwrap(getattr(function, "func", function)), "__code__", None)
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if code is not None and frame.filename == code.co_filename]
+    return f" ({code.co_filename}:{lines[-1]})" if code is not None and lines else ""
 
 
 def within(deadline: float, work: Callable[[], Any], who: str) -> Any:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from turnwise.episode import Episode
-from turnwise.rewards.calls import accepted, name_of, number, within
+from turnwise.rewards.calls import accepted, name_of, number, place_of, within
 from turnwise.rewards.reward import RewardError, where
 from turnwise.text import Conversation, Reader, Renderer
 
@@ -88,8 +88,8 @@ class EpisodeJudge:
             raise
         except Exception as error:
             raise RewardError(
-                f"{who} raised {type(error).__name__}: {error}, asked about {len(chosen)} episodes, the first of them "
-                f"{where(chosen[0])}"
+                f"{who} raised {type(error).__name__}: {error}{place_of(error, self.function)}, asked about {len(chosen)} "
+                f"episodes, the first of them {where(chosen[0])}"
             ) from error
         if isinstance(answer, str | bytes | Mapping) or not hasattr(answer, "__len__"):
             raise RewardError(f"{who} returned {answer!s:.80}; return a list with one number per completion")
