@@ -62,6 +62,24 @@ def test_forms_of_tests() -> None:
     assert score(RIGHT, [ADD, calls[0], {"stdin": "", "stdout": ""}]) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("inside", "outside"),
+    [
+        ("def check(f):\n    assert f(1, 2) == 3\ncheck(add)", "assert add(1, 2) == 3"),
+        ("x = 3\nassert add(1, 2) == x", "assert add(1, 2) == 3"),
+        ("assert abs(add(1, 2) - 3) < 1e-6", [{"call": "add", "args": [1, 2], "expected": 3.0}]),
+    ],
+)
+def test_an_object_that_equals_everything_passes_only_what_is_decided_inside(inside: Any, outside: Any) -> None:
+    """What docs/rewards.md says about the forms of tests."""
+    liar = (
+        "class Liar:\n    def __eq__(self, other): return True\n    def __sub__(self, other): return self\n"
+        "    def __abs__(self): return 0\ndef add(a, b): return Liar()"
+    )
+    assert (score(liar, inside), score(liar, outside)) == (1.0, 0.0)
+    assert (score(RIGHT, inside), score(RIGHT, outside)) == (1.0, 1.0)
+
+
 def test_values_come_back_as_they_are() -> None:
     expressions = ["None", "True", "10**60", "1.5", "'ü'", "b'\\x00'", "[1, (2, {3: {4}})]", "{'a': None}", "1j"]
     with LimitedProcess(Limits()) as process:

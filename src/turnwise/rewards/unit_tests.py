@@ -8,8 +8,8 @@ A row's tests are in one of three forms, or several in a list:
 - programs: ``{"stdin": "1 2", "stdout": "3"}``, the code being run from its beginning for each.
 
 In calls, programs and assertions of the form ``expression == literal`` the expected value never enters the process that
-runs the code: it computes, and the comparison is made outside. Any other assertion is decided inside, where code
-that looks through the interpreter could tamper with it; printing and leaving do not.
+runs the code: it computes, and the comparison is made outside. Any other assertion is decided inside, by the objects of
+the code itself: one that returns an object which says that it equals everything passes. Printing and leaving pass nothing.
 """
 
 from __future__ import annotations
