@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from turnwise import DPO, GRPO, SFT, TurnwiseError, load, train
+from turnwise import DPO, GRPO, KTO, SFT, TurnwiseError, load, train
 from turnwise.algorithms import RewardModel
 from turnwise.cli.main import main
 from turnwise.data import load as load_data
@@ -201,3 +201,11 @@ def test_a_folder_that_pays_has_nothing_of_it_run(tmp_path: Path) -> None:
     )  # fmt: skip
     assert trained.policy is not None
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_small_margin_is_still_a_good_answer_to_a_method_of_single_labels(tmp_path: Path) -> None:
+    start = train(algorithm=SFT(episodes=4), data=file(tmp_path, orders(), "sft.jsonl"), **TINY).folder / "final"
+    data = file(tmp_path, [{**row, "margin": 0.3} for row in pairs()])
+    trained = train(algorithm=KTO(episodes=16), data=data, model=str(start), **TINY)
+    shares = json.loads((trained.folder / "metrics.jsonl").read_text().splitlines()[0])
+    assert 0 < shares["labels/desirable"] < 1

@@ -26,6 +26,7 @@ NONE_HELD_OUT = (
     "no rows were held out, so these are figures on rows that were trained on; train with --held-out 0.1, or evaluate on another "
     "file with --data FILE"
 )
+"""What an evaluation on all rows is warned with."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,7 @@ def _prompt(row: Any) -> str:
 
 def training_transcripts(training: Training) -> list[Transcript]:
     """What the method imitates or compares."""
-    from turnwise.data import transcripts
-
-    return transcripts(read(training).training)
+    return answers_of(training, read(training).training)
 
 
 def fitting(training: Training, model: Any) -> list[Transcript]:
@@ -154,9 +153,14 @@ def fitting(training: Training, model: Any) -> list[Transcript]:
     Raises:
         TurnwiseError: rows are too long and `skip_bad` was not asked for; the first of them are named.
     """
+    return answers_of(training, _that_fit(read(training).training, training, model, room=0))
+
+
+def answers_of(training: Training, dataset: Dataset) -> list[Transcript]:
+    """The answers of a data set with the labels that the method reads: of a preference, single labels know no margin."""
     from turnwise.data import transcripts
 
-    return transcripts(_that_fit(read(training).training, training, model, room=0))
+    return transcripts(dataset, margins=sources.learns_from(training) != "labels")
 
 
 def fitting_world(training: Training, model: Any) -> EnvSpec:
@@ -183,7 +187,6 @@ def judge_held_out(training: Training, scorer: Any, rows: int) -> Any:
         TurnwiseError: the file cannot be read any more.
     """
     from turnwise.algorithms import ProcessRewardModel
-    from turnwise.data import transcripts
     from turnwise.runs.scoring import evaluate_preferences, evaluate_steps
 
     if sources.learns_from(training) == "rollouts":
@@ -195,7 +198,7 @@ def judge_held_out(training: Training, scorer: Any, rows: int) -> Any:
         log.warning(NONE_HELD_OUT)
     chosen = parts.held_out if len(parts.held_out) else parts.training
     chosen = dataclasses.replace(chosen, rows=chosen.rows[:rows])
-    episodes = sources.stored_episodes(training, scorer, transcripts(chosen))
+    episodes = sources.stored_episodes(training, scorer, answers_of(training, chosen))
     evaluate = evaluate_steps if isinstance(training.algorithm, ProcessRewardModel) else evaluate_preferences
     return evaluate(scorer, episodes)
 

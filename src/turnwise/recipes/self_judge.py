@@ -256,10 +256,9 @@ def conclude(training: Training, judge: Scorer, out: str | Path) -> Path:
     Raises:
         TurnwiseError: the folder holds no run of self-judge, or its file cannot be read.
     """
-    from turnwise.data import transcripts
-    from turnwise.recipes.dataset import read
+    from turnwise.recipes.dataset import answers_of, read
     from turnwise.recipes.sources import stored_episodes
 
     held_out = read(training).held_out
-    episodes = stored_episodes(training, judge, transcripts(held_out)) if len(held_out) else []
+    episodes = stored_episodes(training, judge, answers_of(training, held_out)) if len(held_out) else []
     return write_report(out, judge_before_generating(judge, episodes) if episodes else None)
