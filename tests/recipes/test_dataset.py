@@ -174,15 +174,23 @@ def test_an_evaluation_says_what_it_did_not_measure(tmp_path: Path, capsys: pyte
     shown = capsys.readouterr()
     assert "return" not in shown.out
     assert "nobody judges these replies" in shown.out
-    assert "no rows were held out" in shown.err
+    assert shown.err.count("no rows were held out") == 1
     assert json.loads((out / "eval.json").read_text())["judged"] is False
     others = file(tmp_path, [{"prompt": "bring 99 tea"}], "others.jsonl")
     assert main(["eval", str(out), "--episodes", "4", "--data", others, "--reward", f"{rewards}:one"]) == 0
     shown = capsys.readouterr()
     assert "return" in shown.out
-    assert "held out" not in shown.err
+    assert "1 prompts of" in " ".join(shown.out.split())
+    assert "held out" not in shown.out + shown.err
     again = load(out, data=others, reward=f"{rewards}:one").evaluate(4)
     assert again.undiscounted_return.mean == 1.0
+
+
+def test_texts_without_prompts_cannot_be_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    train(algorithm=SFT(episodes=4), data=file(tmp_path, [{"text": f"line {i}"} for i in range(4)]), out=out, **TINY)
+    assert main(["eval", str(out), "--episodes", "4"]) == 2
+    assert capsys.readouterr().err.startswith("error: the file holds texts without prompts")
 
 
 def test_a_folder_that_pays_has_nothing_of_it_run(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -59,10 +59,19 @@ class Prompts:
         return self._world(self.rows or self.others)
 
     def held_out(self) -> Any:
-        """The world of an evaluation: the held-out prompts, or all of them where none were held out, which is said."""
+        """The world of an evaluation: the held-out prompts, or all of them where none were held out."""
+        return self._world(self.others or self.rows)
+
+    def evaluated(self) -> Callable[[], Any]:
+        """What makes the world of an evaluation; warns if its prompts were trained on.
+
+        Raises:
+            TurnwiseError: there are no prompts.
+        """
+        self.held_out()
         if not self.others:
             log.warning(NONE_HELD_OUT)
-        return self._world(self.others or self.rows)
+        return self.held_out
 
     def asked(self, *, held_out: bool) -> Sequence[dict[str, Any]]:
         """The rows of one of the two worlds; seed s asks row s modulo their number."""
@@ -211,10 +220,11 @@ def _world(training: Dataset, held_out: Dataset) -> EnvSpec:
     answers = tuple(
         dict.fromkeys(action for row in training.rows for answer in row.answers for action in answer.actions)
     )
+    kept = f", {len(make.others):,} held out" if make.rows and make.others else ""
     return EnvSpec(
         sources.PROMPTS,
         make,
-        f"{len(make.rows):,} prompts of {training.name}" + (f", {len(make.others):,} held out" if make.others else ""),
+        f"{len(make.rows) or len(make.others):,} prompts of {training.name}{kept}",
         1,
         answers,
         "sparse",

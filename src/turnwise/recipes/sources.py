@@ -176,7 +176,8 @@ def held_out_rollouts(
     """
     from turnwise.rewards import judged
 
-    collector = make_collector(training, world, policy, make_env=env or getattr(world.make, "held_out", None))
+    evaluated = None if env else getattr(world.make, "evaluated", None)
+    collector = make_collector(training, world, policy, make_env=evaluated() if evaluated else env)
     try:
         sampling = dataclasses.replace(policy.sampling, temperature=0.0) if greedy else None
         played = collector.collect(tasks, sampling=sampling, on_episode=on_episode)

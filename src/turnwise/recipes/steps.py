@@ -51,8 +51,8 @@ def held_out_answers(training: Training, world: EnvSpec, answers: int) -> list[E
     from turnwise.rollout import held_out_tasks, split_steps
 
     source = make_source(training, world)
-    make = getattr(world.make, "held_out", None)
-    collector = sources.make_collector(training, world, source.policy, make_env=make)
+    evaluated = getattr(world.make, "evaluated", None)
+    collector = sources.make_collector(training, world, source.policy, make_env=evaluated() if evaluated else None)
     try:
         played = collector.collect(held_out_tasks(answers))
     finally:
