@@ -102,6 +102,13 @@ def test_a_teacher_that_breaks_is_named() -> None:
         paid([build_episode([0.0], group="a"), build_episode([0.0], group="a")], lambda queries: [])
 
 
+def test_single_episodes_cannot_be_compared() -> None:
+    lone = Given([build_episode([0.0], group="a"), build_episode([1.0], group="b")])
+    with pytest.raises(TeacherError, match="samples one of each: use a method that samples groups"):
+        Asked(lone, ReturnTeacher()).rollouts(0, 2)
+    assert np.isnan([episode.undiscounted_return for episode in Asked(lone, ReturnTeacher()).rollouts(0, 1, 2)]).all()
+
+
 def test_the_source_is_kept_fresh_and_closed() -> None:
     inner = Given([])
     source = Asked(inner, ReturnTeacher())

@@ -9,7 +9,7 @@ from math import isnan, nan
 
 from turnwise.episode import UNSCORABLE, Episode
 from turnwise.rollout.judged import Rollouts, Wrapper
-from turnwise.teachers import Comparison, Preferred, Segment, Teacher, ask
+from turnwise.teachers import Comparison, Preferred, Segment, Teacher, TeacherError, ask
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ class Asked(Wrapper):
         """The source's episodes, compared.
 
         Raises:
-            TeacherError: the teacher raised, or gave an answer that does not fit its question.
+            TeacherError: the teacher raised, or gave an answer that does not fit its question; or every group has one
+                episode, because no more were asked for.
         """
         episodes = self.source.rollouts(iteration, groups, group_size, first)
         members: dict[str, list[int]] = {}
@@ -51,6 +52,11 @@ class Asked(Wrapper):
             for group, own in members.items()
             for (i, a), (j, b) in combinations(enumerate(own), 2)
         ]
+        if members and not asked and group_size == 1:
+            raise TeacherError(
+                "a teacher compares episodes of one start state, and this method samples one of each: use a method that "
+                "samples groups, such as dpo or rloo, or a reward in place of the teacher"
+            )
         won: dict[int, list[float]] = {}
         answers = ask(self.teacher, [query for query, _, _ in asked])
         for (_, a, b), answer in zip(asked, answers, strict=True):
