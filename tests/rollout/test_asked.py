@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from turnwise.episode import Cut, Episode
+from turnwise.errors import TurnwiseError
 from turnwise.metrics import means
 from turnwise.rollout import Asked
 from turnwise.runs.statistics import episode_metrics
@@ -104,7 +105,7 @@ def test_a_teacher_that_breaks_is_named() -> None:
 
 def test_single_episodes_cannot_be_compared() -> None:
     lone = Given([build_episode([0.0], group="a"), build_episode([1.0], group="b")])
-    with pytest.raises(TeacherError, match="samples one of each: use a method that samples groups"):
+    with pytest.raises(TurnwiseError, match="samples one of each: use a method that samples groups"):
         Asked(lone, ReturnTeacher()).rollouts(0, 2)
     assert np.isnan([episode.undiscounted_return for episode in Asked(lone, ReturnTeacher()).rollouts(0, 1, 2)]).all()
 

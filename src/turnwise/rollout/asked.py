@@ -8,8 +8,9 @@ from itertools import combinations
 from math import isnan, nan
 
 from turnwise.episode import UNSCORABLE, Episode
+from turnwise.errors import TurnwiseError
 from turnwise.rollout.judged import Rollouts, Wrapper
-from turnwise.teachers import Comparison, Preferred, Segment, Teacher, TeacherError, ask
+from turnwise.teachers import Comparison, Preferred, Segment, Teacher, ask
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,8 @@ class Asked(Wrapper):
         """The source's episodes, compared.
 
         Raises:
-            TeacherError: the teacher raised, or gave an answer that does not fit its question; or every group has one
-                episode, because no more were asked for.
+            TeacherError: the teacher raised, or gave an answer that does not fit its question.
+            TurnwiseError: every group has one episode, because no more were asked for.
         """
         episodes = self.source.rollouts(iteration, groups, group_size, first)
         members: dict[str, list[int]] = {}
@@ -53,7 +54,7 @@ class Asked(Wrapper):
             for (i, a), (j, b) in combinations(enumerate(own), 2)
         ]
         if members and not asked and group_size == 1:
-            raise TeacherError(
+            raise TurnwiseError(
                 "a teacher compares episodes of one start state, and this method samples one of each: use a method that "
                 "samples groups, such as dpo or rloo, or a reward in place of the teacher"
             )
