@@ -98,7 +98,9 @@ def test_every_loss_prefers_the_preferred(loss: Any) -> None:
     """The best completion gains on the worst."""
     bandit = Bandit(REWARDS, spread=0.2)
     beta = 2.0 if loss in ("simpo", "sigmoid_norm") else 0.5
-    algorithm = DPO(loss=loss, beta=beta, label_smoothing=1e-3 if loss == "exo_pair" else 0.0, minibatch=1000)
+    algorithm = DPO(
+        loss=loss, beta=beta, label_smoothing=1e-3 if loss in ("exo_pair", "robust") else 0.0, minibatch=1000
+    )
     before = bandit.probabilities(bandit.policy)
     after = bandit.probabilities(descend(bandit, algorithm, 12).policy)
     assert math.log(after[3] / after[0]) > math.log(before[3] / before[0]) + 0.3

@@ -127,6 +127,19 @@ def test_words_that_the_start_model_never_says_are_named(tmp_path: Path) -> None
         train(algorithm=DPO(groups=4), data=data, model=str(sft.folder / "final"), **TINY)
 
 
+def test_a_reward_that_ends_the_process_is_an_error_like_any_other(tmp_path: Path) -> None:
+    rewards = tmp_path / "rewards.py"
+    rewards.write_text("import sys\ndef leave(prompts, completions, **_):\n    sys.exit(3)\n")
+    with pytest.raises(TurnwiseError, match=r"'leave' raised.*called sys.exit\(3\)"):
+        train(algorithm=GRPO(groups=1, group_size=2), data=file(tmp_path, orders()), reward=f"{rewards}:leave", **TINY)
+
+
+def test_a_preference_with_one_side_is_no_prompt(tmp_path: Path) -> None:
+    rows = [{"prompt": row["prompt"], "chosen": row["completion"]} for row in orders(4)]
+    with pytest.raises(TurnwiseError, match="a column 'chosen' and no 'rejected'"):
+        train(algorithm=DPO(groups=4), data=file(tmp_path, rows), **TINY)
+
+
 def test_columns_may_have_other_names(tmp_path: Path) -> None:
     rows = [{"question": row["prompt"], "reply": row["completion"]} for row in orders(4)]
     trained = train(

@@ -13,6 +13,7 @@ from turnwise import SFT, TurnwiseError, train
 from turnwise.algorithms import DPO, ProcessRewardModel
 from turnwise.cli.main import main
 from turnwise.models import build_tokenizer
+from turnwise.recipes.constitutional import Principles, check_principles
 from turnwise.recipes.flat import anchored
 from turnwise.recipes.teachers import teacher_of
 from turnwise.runs import read_metrics
@@ -120,6 +121,9 @@ def test_the_procedure_is_written_to_be_edited(tmp_path: Path, capsys: pytest.Ca
     assert main(["data", "procedure", str(folder)]) == 0
     assert (folder / "critique.txt").read_text() == "mine {principle}"
     assert "already" in capsys.readouterr().out
+    # Its principles are those of a run that names the folder alone.
+    (folder / "principles.txt").write_text("Do not say so. [forbids: so]\n")
+    assert [p.text for p in check_principles(Principles(procedure=str(folder)))] == ["Do not say so."]
 
 
 def test_preferences_are_written_by_the_principles_of_a_run(

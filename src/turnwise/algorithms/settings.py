@@ -87,6 +87,11 @@ _TOGETHER: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
     ),
     (
         ("loss", "label_smoothing"),
+        lambda loss, share: share > 0 or loss != "robust",
+        "without flipped preferences robust is sigmoid; give the share of them, 0.1 for example, or use loss='sigmoid'",
+    ),
+    (
+        ("loss", "label_smoothing"),
         lambda loss, share: share > 0 or loss != "exo_pair",
         "exo_pair is infinite without smoothing; 0.001 is usual",
     ),

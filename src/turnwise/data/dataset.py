@@ -364,7 +364,10 @@ def _decide(opened: Opened, head: list[Record], kind: Kind | str | None, columns
     if not found:
         raise DataError(_unrecognised(opened.name, seen))
     # A few rows may lack a field, or have one more.
-    return found.most_common(1)[0][0]
+    common = found.most_common(1)[0][0]
+    if common is Kind.PROMPT and len({"chosen", "rejected"} & set(seen)) == 1:
+        raise DataError(_unrecognised(opened.name, seen))
+    return common
 
 
 def _asked_for(name: str, kind: Kind | str, records: list[Mapping[str, Any]], seen: list[str]) -> Kind:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -35,7 +36,7 @@ class LocalChat:
 
     Args:
         policy: A causal language model. It is read as it is now, at every call.
-        max_tokens: Longest answer.
+        max_tokens: Longest answer; a conversation that leaves less room in the context gets a shorter one.
         temperature: 0 always takes the most likely token.
         seed: Seed of the noise where the temperature is above 0; the n-th conversation of a call has noise of its own.
         slots: Conversations whose cache is kept at once.
@@ -58,8 +59,16 @@ class LocalChat:
             return []
         renderer = self.policy.renderer
         contexts = [renderer.first(Conversation([dict(m) for m in messages])) for messages in conversations]
+        limit = self.policy.context_limit
         requests = [
-            Request(np.asarray(context, np.int32), i, mix(self.seed, i), self.sampling, renderer.stop)
+            Request(
+                np.asarray(context, np.int32),
+                i,
+                mix(self.seed, i),
+                # Without any room the engine says so.
+                replace(self.sampling, max_tokens=max(1, min(self.sampling.max_tokens, limit - len(context)))),
+                renderer.stop,
+            )
             for i, context in enumerate(contexts)
         ]
 

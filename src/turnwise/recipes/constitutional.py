@@ -91,6 +91,9 @@ def check_principles(settings: Principles) -> tuple[Principle, ...]:
     from turnwise.text.principles import read_principles, require_checks
     from turnwise.text.procedure import Procedure
 
+    own = Path(settings.procedure) / "principles.txt" if settings.procedure else None
+    if not settings.principles and own is not None and own.is_file():
+        settings = dataclasses.replace(settings, principles=str(own))
     if not settings.principles:
         raise TurnwiseError(
             "constitutional needs a file of principles: --principles FILE; `turnwise data procedure FOLDER` writes an example"

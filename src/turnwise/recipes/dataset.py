@@ -249,7 +249,7 @@ def _that_fit(dataset: Dataset, training: Training, model: Any, room: int) -> Da
                 Problem(
                     f"{dataset.unit} {row.number}",
                     "over length",
-                    f"{prompt:,} tokens of the prompt and {of}, more than {limit:,}",
+                    f"{prompt:,} tokens of the prompt and {of}, more than {limit:,}: shorten it, or take a model that reads more",
                 )
             )
     if bad and (not training.data.skip_bad or not good):

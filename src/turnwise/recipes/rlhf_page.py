@@ -52,7 +52,7 @@ def _cell(values: Sequence[float], key: str) -> str:
 def caption(results: Mapping[str, Any]) -> str:
     """How the figures came about."""
     n = results["seeds"]
-    spread = "mean ± half of the 95 % t interval" if n > 1 else "one seed, so no interval"
+    spread = "mean ± half of the 95 % t interval" if n > 1 else "so no interval"
     right = ", ".join(f"{accuracy:.0%}" for accuracy in results["accuracies"])
     note = " Quick form: too short to learn anything, only to see that it works." if results["quick"] else ""
     return (
@@ -100,7 +100,7 @@ def write(results: Mapping[str, Any], out: Path) -> Path:
     ):
         dots = [(m["label"], across_runs([run[key] for run in figures(results, m)])) for m in results["methods"]]
         charts.append(dot_interval_chart(dots, title=name))
-    folders = [out / f"{method['slug']}-0" for method in results["methods"]]
+    folders = [out / "reward-model-0", *(out / f"{method['slug']}-0" for method in results["methods"])]
     links = [
         [folder.name, Markup(f'<a href="{report(folder).relative_to(out)}">curves and replies</a>')]
         for folder in folders

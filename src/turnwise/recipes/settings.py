@@ -85,11 +85,12 @@ class Feedback:
         reward: Rewards by name, with weights if you like: ``rewards.py:polite=0.5, runs/reward-model, environment``. Empty
             for what the environment pays.
         teacher: Who compares the episodes of a start state, in place of a reward: ``principles:FILE``, ``judge:FOLDER``,
-            ``judge:URL#MODEL`` or ``file.py:name``. An episode is paid the share of its comparisons that it won.
+            ``judge:URL#MODEL`` or ``file.py:name``. An episode is paid the share of its comparisons that it won, so the
+            method has to sample groups (``--group-size``).
         form: What a reward function is given: ``text``, or ``messages`` with roles; auto gives what the data has.
         step_end: Text that ends a step of reasoning; each step of a reply becomes a turn with a reward of its own. Empty
             keeps replies whole.
-        reward_deadline: Seconds a reward may take for the episodes of one iteration.
+        reward_deadline: Seconds a reward or teacher may take for the episodes of one iteration.
     """
 
     reward: str = ""

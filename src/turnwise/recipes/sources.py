@@ -148,7 +148,9 @@ def paid(training: Training, world: EnvSpec, policy: Any, source: Any) -> Any:
         from turnwise.recipes.teachers import teacher_of
         from turnwise.rollout import Asked
 
-        source = Asked(source, teacher_of(training.feedback.teacher, policy.renderer))
+        source = Asked(
+            source, teacher_of(training.feedback.teacher, policy.renderer, training.feedback.reward_deadline)
+        )
     return source
 
 

@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from turnwise.text import Renderer
 
 
-def teacher_of(name: str, renderer: Renderer) -> Teacher:
+def teacher_of(name: str, renderer: Renderer, deadline: float = 600.0) -> Teacher:
     """The teacher behind a name.
 
     Args:
         name: ``principles:FILE`` compares by the checkable principles in a file, ``judge:FOLDER`` and ``judge:URL#MODEL`` ask a
             model twice, in both orders, and ``file.py:name`` is a teacher of your own: questions in, an answer for each out.
         renderer: The renderer that the episodes are made with.
+        deadline: Seconds that a judge behind an address may take for the questions of one call.
 
     Raises:
         TurnwiseError: no such teacher, or one that cannot be loaded.
@@ -37,7 +38,7 @@ def teacher_of(name: str, renderer: Renderer) -> Teacher:
 
         judge = parse_judge(name)
         if judge.option:
-            return JudgeTeacher(Endpoint(judge.target, judge.option), renderer)
+            return JudgeTeacher(Endpoint(judge.target, judge.option, deadline=deadline), renderer)
         return ModelTeacher(judge_model(Path(judge.target)), renderer)
     if not rest:
         raise TurnwiseError(

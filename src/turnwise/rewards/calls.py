@@ -43,6 +43,9 @@ def within(deadline: float, work: Callable[[], Any], who: str) -> Any:
         try:
             result = work()
             future.set_result(_finished(result))
+        except SystemExit as error:
+            # It would end this process without a word.
+            future.set_exception(RuntimeError(f"it called sys.exit({error.code!r})"))
         except BaseException as error:
             future.set_exception(error)
 
