@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from tests.models import zoo
 from turnwise.algorithms import GRPO, NAMES, PPO, RLOO, SFT, Reinforce, ReinforcePlusPlus, TokenPPO
-from turnwise.algorithms.experience import kl_penalty, recall, turn_rewards
+from turnwise.algorithms.experience import recall, turn_rewards
+from turnwise.algorithms.reference import kl_penalty
 from turnwise.algorithms.settings import SettingsError, Surrogate
 from turnwise.batch import Batch, Outputs, pack, per_turn, unpack
 from turnwise.credit import unit_scale

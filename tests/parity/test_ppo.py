@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from tests.parity.old_releases import run_with, trl_release
 from tests.parity.trl import TOKENIZER, episode, needs_trl, policy_like, tiny_model
 from turnwise.algorithms import TokenPPO
-from turnwise.algorithms.experience import kl_penalty, recall
+from turnwise.algorithms.experience import recall
+from turnwise.algorithms.reference import kl_penalty
 from turnwise.credit import gae_tokens, whiten
 from turnwise.episode import Episode, Stop
 from turnwise.learners import LocalLearner

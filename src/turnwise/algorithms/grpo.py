@@ -17,15 +17,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from turnwise.algorithms.experience import (
-    Experience,
-    Floats,
-    improve_without_critic,
-    kl_penalty,
-    kl_to_reference,
-    recall,
-    turn_rewards,
-)
+from turnwise.algorithms.experience import Experience, Floats, improve_without_critic, recall, turn_rewards
+from turnwise.algorithms.reference import kl_penalty, kl_to_reference
 from turnwise.algorithms.settings import Surrogate
 from turnwise.credit import group_relative, uniform
 from turnwise.episode import Episode

@@ -30,13 +30,13 @@ from turnwise.algorithms.experience import (
     Experience,
     Floats,
     climb,
-    kl_penalty,
     recall,
     turn_rewards,
     value_head_alone,
     why_flat,
     with_streams,
 )
+from turnwise.algorithms.reference import kl_penalty
 from turnwise.algorithms.settings import Surrogate
 from turnwise.batch import per_turn
 from turnwise.credit import (

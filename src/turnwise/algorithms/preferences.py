@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from turnwise.algorithms.experience import reference_logp
+from turnwise.algorithms.reference import reference_logp
 from turnwise.batch import Batch, pack, with_units
 from turnwise.episode import Episode
 from turnwise.errors import TurnwiseError

@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from turnwise.algorithms.experience import Floats, improve_without_critic, kl_penalty, recall, turn_rewards
+from turnwise.algorithms.experience import Floats, improve_without_critic, recall, turn_rewards
+from turnwise.algorithms.reference import kl_penalty
 from turnwise.algorithms.settings import Surrogate
 from turnwise.credit import leave_one_out_alive, returns, unit_scale
 from turnwise.episode import Episode

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from turnwise.algorithms.experience import Floats, improve_without_critic, kl_penalty, recall
+from turnwise.algorithms.experience import Floats, improve_without_critic, recall
+from turnwise.algorithms.reference import kl_penalty
 from turnwise.algorithms.settings import Surrogate
 from turnwise.credit import gae_tokens, place_at_end, whiten
 from turnwise.episode import Episode

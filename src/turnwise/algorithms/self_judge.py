@@ -24,11 +24,11 @@ from turnwise.algorithms.experience import (
     Floats,
     climb,
     improve_without_critic,
-    kl_to_reference,
     recall,
     turn_rewards,
     with_streams,
 )
+from turnwise.algorithms.reference import kl_to_reference
 from turnwise.algorithms.settings import check_settings
 from turnwise.credit import leave_one_out, uniform
 from turnwise.episode import Episode

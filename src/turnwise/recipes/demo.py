@@ -20,6 +20,7 @@ from typing import Any
 
 from turnwise.algorithms import DPO, PPO, SFT, Reinforce, RewardModel
 from turnwise.recipes import one_step
+from turnwise.recipes.comparison import new_folder
 from turnwise.recipes.parallel import Job, run_jobs
 from turnwise.recipes.training import Data, Feedback, Model, Optimiser, Trained, Training, load_policy, resolve_env, run
 from turnwise.recipes.vetted import ERRAND, MEDIOCRE, VETTED
@@ -205,8 +206,7 @@ def main(*, quick: bool = False, out: Path | str = "runs/demo", seeds: int | Non
     """
     from turnwise.recipes.demo_page import show, write
 
-    out = Path(out)
-    _refuse_used(out)
+    out = new_folder(Path(out))
     n = seeds or (1 if quick else 3)
     steps, warm, episodes, pairs = (2, 8, 32, QUICK_PAIRS) if quick else (20, 28, 256, PAIRS)
     shown = 16 if quick else VETTED[OTHER_WORLD].training.warm_start.demonstrations
@@ -273,11 +273,3 @@ def _pairs(out: Path, seed: int) -> Path:
 
 def _judge(out: Path, seed: int) -> Path:
     return out / f"reward-model-{seed}"
-
-
-def _refuse_used(out: Path) -> None:
-    from turnwise.errors import TurnwiseError
-
-    if out.exists() and any(out.iterdir()):
-        raise TurnwiseError(f"{out} is not empty; choose another folder with --out, or remove it")
-    out.mkdir(parents=True, exist_ok=True)

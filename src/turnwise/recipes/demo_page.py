@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
+from turnwise.recipes.comparison import counted, links, measured, print_caption, print_table
 
 COLUMNS = (
     ("rating", "rating"),
@@ -56,14 +56,9 @@ def other_table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
 
 
 def _cell(values: Sequence[float], key: str) -> str:
-    from turnwise.runs import across_runs
-
-    estimate = across_runs(values)
     if key in ("labels", "tokens", "seconds"):
-        return f"{estimate.mean / (1000 if key == 'tokens' else 1):.0f}" if estimate.mean else "–"
-    if estimate.n == 1:
-        return f"{estimate.mean:.2f}"
-    return f"{estimate.mean:.2f} ± {estimate.high - estimate.mean:.2f}"
+        return counted(values, 1000 if key == "tokens" else 1)
+    return measured(values)
 
 
 def caption(results: Mapping[str, Any]) -> str:
@@ -83,28 +78,13 @@ def caption(results: Mapping[str, Any]) -> str:
 
 def show(results: Mapping[str, Any]) -> None:
     """Print the tables; narrow enough for 80 columns, so without the turns."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    for title, (heading, rows) in (
-        ("The errand world", table(results)),
-        ("A world none of us wrote", other_table(results)),
-    ):
-        shown = [i for i, name in enumerate(heading) if name != "turns"]
-        grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-        for i in shown:
-            grid.add_column(heading[i], justify="right" if i else "left", no_wrap=True)
-        for row in rows:
-            grid.add_row(*(row[i].replace(" ± ", "±") for i in shown))
-        console.print(grid)
-    console.print(caption(results), style="dim")
+    print_table("The errand world", *table(results), leave_out="turns")
+    print_table("A world none of us wrote", *other_table(results))
+    print_caption(caption(results))
 
 
 def write(results: Mapping[str, Any], out: Path) -> Path:
     """Write ``report.html`` with the tables, the curves, and a page for each first run to step through."""
-    from turnwise.recipes.report import report
     from turnwise.runs import across_runs
     from turnwise.runs.figures import dot_interval_chart
     from turnwise.runs.page import Section, write_page
@@ -125,7 +105,6 @@ def write(results: Mapping[str, Any], out: Path) -> Path:
         charts.append(dot_interval_chart(dots, title=name, x_range=(0.0, 1.0) if key != "rating" else None))
     pages = [out / f"{method['slug']}-0" for method in trained]
     pages.append(out / f"{results['other']['slug']}-0")
-    links = [[folder.name, Markup(f'<a href="{report(folder).relative_to(out)}">step through</a>')] for folder in pages]
     return write_page(
         "turnwise: the demonstration",
         [
@@ -143,7 +122,9 @@ def write(results: Mapping[str, Any], out: Path) -> Path:
                 ],
             ),
             Section("A world none of us wrote", [html_table(other_heading, other_rows, figures=2)]),
-            Section("Episodes, turn by turn", [html_table(["run", "before and after"], links)]),
+            Section(
+                "Episodes, turn by turn", [html_table(["run", "before and after"], links(pages, out, "step through"))]
+            ),
         ],
         out / "report.html",
         lead="The same start model; what differs is who says what is good, and how far back a reward reaches.",

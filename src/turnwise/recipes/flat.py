@@ -14,18 +14,10 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from turnwise.errors import TurnwiseError
-from turnwise.recipes.settings import Data, Feedback, Model, Optimiser, Principles, Training, WarmStart, World
+from turnwise.recipes import settings as settings_of
+from turnwise.recipes.settings import Training, World
 
-PARTS: Mapping[str, type[Any]] = {
-    "world": World,
-    "data": Data,
-    "feedback": Feedback,
-    "principles": Principles,
-    "model": Model,
-    "warm_start": WarmStart,
-    "optimiser": Optimiser,
-    "": Training,
-}
+PARTS: Mapping[str, type[Any]] = {**settings_of.PARTS, "": Training}
 """Part of a run -> its dataclass; the empty name stands for the run itself."""
 
 RENAMED: Mapping[tuple[str, str], str] = {

@@ -23,6 +23,7 @@ import gymnasium
 
 from turnwise.algorithms import GRPO, PPO
 from turnwise.envs.registry import make, spec
+from turnwise.recipes.comparison import new_folder
 from turnwise.recipes.parallel import Job, run_jobs
 from turnwise.recipes.training import Model, Optimiser, Training, WarmStart, World, load_policy, run
 from turnwise.rewards.floor import Floor, constant_floor
@@ -184,21 +185,20 @@ def main(*, quick: bool = False, out: Path | str = "runs/reasoning", seeds: int 
 
     Args:
         quick: One iteration and one seed: a check that everything works, not a result.
-        out: Folder for all runs and the page.
+        out: Folder for all runs and the page; new or empty.
         seeds: Independent repetitions; 3 by default.
 
     Returns:
         The page.
 
     Raises:
-        TurnwiseError: reasoning-gym is not installed, or the folder holds these runs already.
+        TurnwiseError: reasoning-gym is not installed, or the folder is in use.
     """
     from turnwise.recipes.reasoning_page import show, write
     from turnwise.rollout import TRAIN_SEEDS
 
-    out = Path(out)
     make(TASK).close()
-    out.mkdir(parents=True, exist_ok=True)
+    out = new_folder(Path(out))
     n = seeds or (1 if quick else 3)
     steps, demonstrations, episodes = (1, 32, 16) if quick else (80, 512, 512)
     began = time.perf_counter()

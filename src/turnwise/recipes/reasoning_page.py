@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from turnwise.recipes.comparison import counted, links, measured, print_caption, print_table
+
 COLUMNS = (
     ("start", "start"),
     ("accuracy", "held out"),
@@ -31,17 +33,9 @@ def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _cell(values: Sequence[float], key: str) -> str:
-    from turnwise.runs import across_runs
-
-    known = [value for value in values if value == value]
-    if not known:
-        return "–"
-    estimate = across_runs(known)
     if key in ("tokens", "seconds"):
-        return f"{estimate.mean / (1000 if key == 'tokens' else 1):.0f}"
-    if estimate.n == 1:
-        return f"{estimate.mean:.2f}"
-    return f"{estimate.mean:.2f} ± {estimate.high - estimate.mean:.2f}"
+        return counted(values, 1000 if key == "tokens" else 1)
+    return measured(values)
 
 
 def verdict(results: Mapping[str, Any]) -> str:
@@ -80,28 +74,12 @@ def caption(results: Mapping[str, Any]) -> str:
 
 def show(results: Mapping[str, Any]) -> None:
     """Print the table and the verdict; narrow enough for 80 columns, so without the greedy figures."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    heading, rows = table(results)
-    grid = Table(title="Reasoning by final answer", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)  # fmt: skip
-    shown = [i for i, name in enumerate(heading) if name != "greedy"]
-    for i in shown:
-        grid.add_column(heading[i], justify="right" if i else "left", no_wrap=True)
-    for row in rows:
-        grid.add_row(*(row[i].replace(" ± ", "±") for i in shown))
-    console.print(grid)
-    console.print(verdict(results))
-    console.print(caption(results), style="dim")
+    print_table("Reasoning by final answer", *table(results), leave_out="greedy")
+    print_caption(verdict(results), caption(results))
 
 
 def write(results: Mapping[str, Any], out: Path) -> Path:
     """Write ``report.html``: the table, the accuracy of each method, and a page for each first run to step through."""
-    from markupsafe import Markup
-
-    from turnwise.recipes.report import report
     from turnwise.runs import across_runs
     from turnwise.runs.figures import dot_interval_chart
     from turnwise.runs.page import Section, write_page
@@ -115,10 +93,6 @@ def write(results: Mapping[str, Any], out: Path) -> Path:
     ]
     chart = dot_interval_chart(dots, title="accuracy on held-out items", x_range=(0.0, 1.0))
     folders = [out / f"{method['slug']}-0" for method in results["methods"]]
-    links = [
-        [folder.name, Markup(f'<a href="{report(folder).relative_to(out)}">curves and answers</a>')]
-        for folder in folders
-    ]
     return write_page(
         "turnwise: reasoning by final answer",
         [
@@ -126,7 +100,7 @@ def write(results: Mapping[str, Any], out: Path) -> Path:
                 "Right answers",
                 [html_table(heading, rows, figures=len(COLUMNS)), verdict(results), caption(results), chart],
             ),
-            Section("Runs", [html_table(["run", ""], links)]),
+            Section("Runs", [html_table(["run", ""], links(folders, out, "curves and answers"))]),
         ],
         out / "report.html",
         lead="A tiny model from scratch, warm-started on mostly wrong answers, then paid for its final answer alone.",

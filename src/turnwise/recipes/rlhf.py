@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from turnwise.algorithms import DPO, GRPO, PPO, SFT, Constitutional, RejectionSampling, RewardModel
-from turnwise.errors import TurnwiseError
 from turnwise.recipes import waiter
+from turnwise.recipes.comparison import new_folder
 from turnwise.recipes.constitutional import Principles
 from turnwise.recipes.parallel import Job, run_jobs
 from turnwise.recipes.sources import asking
@@ -185,9 +185,7 @@ def main(*, quick: bool = False, out: Path | str = "runs/rlhf", seeds: int | Non
     """
     from turnwise.recipes.rlhf_page import show, write
 
-    out = Path(out)
-    if out.exists() and any(out.iterdir()):
-        raise TurnwiseError(f"{out} is not empty; choose another folder with --out, or remove it")
+    out = new_folder(Path(out))
     n, episodes = seeds or (1 if quick else 3), 32 if quick else 256
     pairs = QUICK if quick else PREFERENCES
     began = time.perf_counter()

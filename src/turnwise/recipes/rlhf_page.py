@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
+from turnwise.recipes.comparison import counted, links, measured, print_caption, print_table
 
 COLUMNS = (
     ("judge", "judge"),
@@ -36,17 +36,11 @@ def figures(results: Mapping[str, Any], method: Mapping[str, Any]) -> list[dict[
 
 
 def _cell(values: Sequence[float], key: str) -> str:
-    from turnwise.runs import across_runs
-
-    estimate = across_runs(values)
     if key in ("labels", "tokens", "seconds"):
-        return f"{estimate.mean / (1000 if key == 'tokens' else 1):.0f}" if estimate.mean else "–"
+        return counted(values, 1000 if key == "tokens" else 1)
     if key == "insults":
-        return f"{estimate.mean:.1%}"
-    digits = 1 if key == "kl" else 2
-    if estimate.n == 1:
-        return f"{estimate.mean:.{digits}f}"
-    return f"{estimate.mean:.{digits}f} ± {estimate.high - estimate.mean:.{digits}f}"
+        return f"{sum(values) / len(values):.1%}"
+    return measured(values, 1 if key == "kl" else 2)
 
 
 def caption(results: Mapping[str, Any]) -> str:
@@ -67,25 +61,12 @@ def caption(results: Mapping[str, Any]) -> str:
 
 def show(results: Mapping[str, Any]) -> None:
     """Print the table."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    heading, rows = table(results)
-    title = "Orders and replies, one turn each"
-    grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    for i, name in enumerate(heading):
-        grid.add_column(name, justify="right" if i else "left", no_wrap=True)
-    for row in rows:
-        grid.add_row(*(cell.replace(" ± ", "±") for cell in row))
-    console.print(grid)
-    console.print(caption(results), style="dim")
+    print_table("Orders and replies, one turn each", *table(results))
+    print_caption(caption(results))
 
 
 def write(results: Mapping[str, Any], out: Path) -> Path:
     """Write ``report.html``: the table, the two ratings, and a page for each first run to step through."""
-    from turnwise.recipes.report import report
     from turnwise.runs import across_runs
     from turnwise.runs.figures import dot_interval_chart
     from turnwise.runs.page import Section, write_page
@@ -101,15 +82,11 @@ def write(results: Mapping[str, Any], out: Path) -> Path:
         dots = [(m["label"], across_runs([run[key] for run in figures(results, m)])) for m in results["methods"]]
         charts.append(dot_interval_chart(dots, title=name))
     folders = [out / "reward-model-0", *(out / f"{method['slug']}-0" for method in results["methods"])]
-    links = [
-        [folder.name, Markup(f'<a href="{report(folder).relative_to(out)}">curves and replies</a>')]
-        for folder in folders
-    ]
     return write_page(
         "turnwise: one-turn methods",
         [
             Section("Orders and replies", [html_table(heading, rows, figures=len(COLUMNS)), caption(results), *charts]),
-            Section("Runs", [html_table(["run", ""], links)]),
+            Section("Runs", [html_table(["run", ""], links(folders, out, "curves and replies"))]),
         ],
         out / "report.html",
         lead="The same start model, the same orders; what differs is who says what is good, and how the weights move.",

@@ -180,6 +180,18 @@ class Optimiser:
         check(self)
 
 
+PARTS: Mapping[str, type[Any]] = {
+    "world": World,
+    "data": Data,
+    "feedback": Feedback,
+    "principles": Principles,
+    "model": Model,
+    "warm_start": WarmStart,
+    "optimiser": Optimiser,
+}
+"""Part of a run -> its dataclass."""
+
+
 @dataclass(frozen=True)
 class Training:
     """Everything that decides a run.
@@ -242,16 +254,7 @@ class Training:
         hyper = dict(data.pop("algorithm"))
         kind = _class(str(hyper.pop("name")))
         made = None if kind is None else _construct(kind, hyper, "algorithm")
-        kinds = {
-            "world": World,
-            "data": Data,
-            "feedback": Feedback,
-            "principles": Principles,
-            "model": Model,
-            "warm_start": WarmStart,
-            "optimiser": Optimiser,
-        }
-        parts = {name: _construct(kind, data.pop(name, {}), name) for name, kind in kinds.items()}
+        parts = {name: _construct(kind, data.pop(name, {}), name) for name, kind in PARTS.items()}
         return _construct(cls, {"algorithm": made, **parts, **data}, "run")
 
 
