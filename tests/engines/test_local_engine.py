@@ -15,7 +15,7 @@ from tests.models import zoo
 from turnwise.engines import Completion, EngineError, LocalEngine, Request, ScriptedEngine
 from turnwise.engines.noise import mix, uniform
 from turnwise.episode import Stop
-from turnwise.models import Policy, Row, Sampling, build_model
+from turnwise.models import Feed, Policy, Sampling, build_model
 
 POLICY = Policy(build_model(zoo.TOKENIZER, seed=4), zoo.TOKENIZER)
 STOP = POLICY.renderer.stop
@@ -66,11 +66,19 @@ def test_keys_differ_in_every_part() -> None:
 class Fixed:
     """A decoder that answers every context with the same logits."""
 
+    bytes_per_token = 0
+
     def __init__(self, logits: torch.Tensor) -> None:
         self.logits = logits
 
-    def advance(self, rows: Sequence[Row]) -> torch.Tensor:
-        return self.logits.expand(len(rows), -1).clone()
+    def advance(self, feed: Feed) -> torch.Tensor:
+        return self.logits.expand(int(feed.wanted.sum()), -1).clone()
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        pass
+
+    def refresh(self) -> None:
+        pass
 
 
 def ask(engine: LocalEngine, requests: Sequence[Request]) -> list[Completion]:
@@ -197,7 +205,7 @@ def test_loading_in_the_middle_of_an_action_reads_the_context_again() -> None:
         task = asyncio.ensure_future(engine.generate(request(0, 3)))
         while engine.tokens_sampled < 2:
             await asyncio.sleep(0)
-        for keys in (*engine._decoder._keys, *engine._decoder._values):  # pyright: ignore
+        for keys in (*engine._decoder.cache.keys, *engine._decoder.cache.values):  # pyright: ignore
             keys.fill_(7.0)
         engine.load(4)
         return await task

@@ -16,7 +16,7 @@ from turnwise.algorithms import Reinforce
 from turnwise.engines import Completion, Gated, LocalEngine, Request, ScriptedEngine
 from turnwise.episode import Cut, Episode
 from turnwise.learners import LocalLearner
-from turnwise.models import Policy, Row, Sampling, build_model
+from turnwise.models import Feed, Policy, Sampling, build_model
 from turnwise.rollout import Collector, Memory
 from turnwise.rollout.rounds import Rounds
 
@@ -28,9 +28,13 @@ class Diary:
         self.inner = engine._decoder
         self.passes: list[list[tuple[int, int, int]]] = []
 
-    def advance(self, rows: Sequence[Row]) -> torch.Tensor:
-        self.passes.append([(row.slot, len(row.context), row.read) for row in rows])
-        return self.inner.advance(rows)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def advance(self, feed: Feed) -> torch.Tensor:
+        rows = zip(feed.slots.tolist(), (feed.read + feed.counts).tolist(), feed.read.tolist(), strict=True)
+        self.passes.append(list(rows))
+        return self.inner.advance(feed)
 
 
 def play(make: Any, *, n: int = 12, cache: int = 5, **options: Any) -> tuple[Any, Any, Any]:

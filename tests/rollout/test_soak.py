@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 import torch
 
 from tests.rollout import envs, worlds
 from turnwise.engines import LocalEngine
 from turnwise.episode import Cut
-from turnwise.models import Row
+from turnwise.models import Feed
 from turnwise.rollout import Collector, Memory, Task
 
 
 class Dice:
     """A decoder without a network: logits are looked up by the last id, and every read is checked."""
 
-    def __init__(self) -> None:
+    bytes_per_token = 0
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self.engine = engine
         size = len(worlds.TOKENIZER)
         self.table = torch.randn(size, size, generator=torch.Generator().manual_seed(1))
         self.slots: dict[int, list[int]] = {}
 
-    def advance(self, rows: Sequence[Row]) -> torch.Tensor:
-        slots = [row.slot for row in rows]
-        assert len(set(slots)) == len(slots), "two contexts share a slot"
-        for row in rows:
-            held = self.slots.get(row.slot, [])
-            assert row.read < len(row.context)
-            assert held[: row.read] == row.context[: row.read].tolist(), "the slot holds another context"
-            self.slots[row.slot] = row.context.tolist()
-        return self.table[[int(row.context[-1]) for row in rows]]
+    def advance(self, feed: Feed) -> torch.Tensor:
+        assert len(set(feed.slots.tolist())) == len(feed.slots), "two contexts share a slot"
+        ends = np.cumsum(feed.counts)
+        for slot, read, new in zip(feed.slots.tolist(), feed.read.tolist(), np.split(feed.ids, ends[:-1]), strict=True):
+            assert len(new) >= 1
+            assert len(self.slots.get(slot, [])) >= read, "the slot has not read that much"
+            self.slots[slot] = self.slots.get(slot, [])[:read] + new.tolist()
+        for job in self.engine._active:
+            assert self.slots[job.slot] == job.buffer[: job.length].tolist(), "the slot holds another context"
+        return self.table[feed.ids[ends - 1][feed.wanted]]
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        self.slots[target] = self.slots[source][:length]
+
+    def refresh(self) -> None:
+        self.slots.clear()
 
 
 def test_ten_thousand_episodes_leave_nothing_behind() -> None:
     engine = LocalEngine(worlds.policy(max_tokens=3), slots=12)
-    engine._decoder = Dice()
+    engine._decoder = Dice(engine)
     collector = Collector(
         partial(envs.WalkEnv, 4, fails=0.05), worlds.policy(max_tokens=3), engine=engine, slots=24, where="inline",
         memory=Memory(limit=40),

@@ -22,7 +22,7 @@ from torch import Tensor
 from turnwise.engines.base import Completion, EngineError, Request
 from turnwise.engines.noise import uniform
 from turnwise.episode import Ids, Stop
-from turnwise.models import CachedDecoder, Decoder, Policy, RecomputeDecoder, Row, Sampling, log_probs
+from turnwise.models import Feed, Policy, Sampling, log_probs, make_decoder
 
 
 @dataclass
@@ -79,12 +79,9 @@ class LocalEngine:
         self._waiting: deque[tuple[Request, asyncio.Future[Completion]]] = deque()
         self._active: list[_Job] = []
         self._pumping: asyncio.Task[None] | None = None
-        self._decoder = self._new_decoder()
+        self._decoder = make_decoder(policy, slots)
         self.tokens_read = 0
         self.tokens_sampled = 0
-
-    def _new_decoder(self) -> Decoder:
-        return CachedDecoder(self.policy, len(self._slots)) if self.policy.packed else RecomputeDecoder(self.policy)
 
     def load(self, version: int) -> None:
         """Forget all caches; weights are shared with the policy, so there is nothing to copy.
@@ -93,6 +90,7 @@ class LocalEngine:
         that it began with.
         """
         self.version = version
+        self._decoder.refresh()
         for slot in self._slots:
             slot.length = 0
         for job in self._active:
@@ -211,7 +209,14 @@ class LocalEngine:
         jobs = self._active
         if not jobs:
             return
-        logits = self._decoder.advance([Row(job.slot, job.buffer[: job.length], job.read) for job in jobs])
+        feed = Feed(
+            slots=np.array([job.slot for job in jobs]),
+            read=np.array([job.read for job in jobs]),
+            counts=np.array([job.length - job.read for job in jobs]),
+            ids=np.concatenate([job.buffer[job.read : job.length] for job in jobs]).astype(np.int64),
+            wanted=np.ones(len(jobs), np.bool_),
+        )
+        logits = self._decoder.advance(feed)
         self.tokens_read += sum(job.length - job.read for job in jobs)
         self.tokens_sampled += len(jobs)
         for job in jobs:

@@ -1,6 +1,6 @@
 """Policies and scorers: Hugging Face models with tokenizer, renderer and heads."""
 
-from turnwise.models.decoder import CachedDecoder, Decoder, RecomputeDecoder, Row
+from turnwise.models.decoder import CachedDecoder, Decoder, Feed, RecomputeDecoder, make_decoder
 from turnwise.models.distribution import Sampling, entropy, log_probs
 from turnwise.models.lora import LoraSettings, lora_spec, with_lora
 from turnwise.models.policy import Policy, verify_packing
@@ -11,10 +11,10 @@ __all__ = [
     "SIZES",
     "CachedDecoder",
     "Decoder",
+    "Feed",
     "LoraSettings",
     "Policy",
     "RecomputeDecoder",
-    "Row",
     "Sampling",
     "Scorer",
     "build_model",
@@ -22,6 +22,7 @@ __all__ = [
     "entropy",
     "log_probs",
     "lora_spec",
+    "make_decoder",
     "verify_packing",
     "with_lora",
 ]

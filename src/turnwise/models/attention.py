@@ -1,4 +1,4 @@
-"""One attention function for packed training and for cached decoding, plugged into Hugging Face models.
+"""One attention function for packed training and for cached decoding (`turnwise.models.cache`), plugged into Hugging Face models.
 
 transformers calls the function registered as ``"turnwise"`` with queries, keys and values of shape (1, H, T, D): all
 new tokens of all sequences on one axis. A *plan*, passed through the model as a keyword, says which
@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -71,75 +70,6 @@ class Packed:
         return (
             grid.index_copy(0, self.rows, x[0].transpose(0, 1)).view(self.n, self.longest, heads, dim).transpose(1, 2)
         )
-
-
-@dataclass
-class Grid:
-    """New tokens of R sessions laid out as (R, N), so that one batched product serves them all.
-
-    Attributes:
-        tokens: (t,) packed index of each new token of these sessions.
-        cells: (t,) its index in the flattened (R · N) grid.
-        seen: (R, N) position of each grid entry; padding entries repeat 0.
-        slots: (R,) cache row of each session; None when row r *is* slot r, so that no cache is copied.
-        length: Number of cache positions that any of the sessions needs.
-    """
-
-    tokens: Tensor
-    cells: Tensor
-    seen: Tensor
-    slots: Tensor | None
-    length: int
-
-
-@dataclass
-class Cached:
-    """New tokens of sessions attend to each session's cache, which they extend first.
-
-    Attributes:
-        keys: Per layer (slots, G, capacity, D), written in place.
-        values: Likewise.
-        slot: (T,) row of the cache where each new token's key and value are stored.
-        position: (T,) their place in that row.
-        grids: Sessions by number of new tokens: those that sample have one each and would be padded to the longest
-            observation that another session is reading.
-        calls: Attention layers that have run under the plan.
-    """
-
-    keys: list[Tensor]
-    values: list[Tensor]
-    slot: Tensor
-    position: Tensor
-    grids: list[Grid]
-    calls: int = 0
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        """Store the new keys and values, then attend to everything up to each query's own position."""
-        self.calls += 1
-        for cache, new in ((self.keys[layer], k), (self.values[layer], v)):
-            cache[self.slot, :, self.position] = new[0].transpose(0, 1).to(cache.dtype)
-        queries = q[0].transpose(0, 1) * scale  # (T, H, D)
-        out = torch.empty_like(queries)
-        for grid in self.grids:
-            out[grid.tokens] = self._attend(grid, layer, queries[grid.tokens])
-        return out[None]
-
-    def _attend(self, grid: Grid, layer: int, queries: Tensor) -> Tensor:
-        """(t, H, D) scaled queries of one grid -> (t, H, D)."""
-        n, width = grid.seen.shape
-        heads, dim = queries.shape[1:]
-        laid = queries.new_zeros(n * width, heads, dim).index_copy(0, grid.cells, queries)
-        laid = laid.view(n, width, heads, dim).transpose(1, 2)
-        keys, values = (
-            _match_heads(
-                cache[:n, :, : grid.length] if grid.slots is None else cache[grid.slots, :, : grid.length], heads
-            )
-            for cache in (self.keys[layer], self.values[layer])
-        )
-        ahead = torch.arange(grid.length, device=queries.device) > grid.seen[:, :, None]  # (R, N, L)
-        scores = (laid @ keys.transpose(-1, -2)).masked_fill_(ahead[:, None], -torch.inf)
-        out = scores.softmax(-1, dtype=torch.float32).to(queries.dtype) @ values
-        return out.transpose(1, 2).reshape(n * width, heads, dim)[grid.cells]
 
 
 def _match_heads(x: Tensor, heads: int) -> Tensor:

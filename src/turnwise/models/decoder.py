@@ -1,13 +1,13 @@
 """Next-token logits of many growing contexts at once, with and without a cache.
 
 A decoder is what an engine drives: it is told which contexts grew and returns the logits after each. `CachedDecoder`
-keeps keys and values in one slot per session and reads only what is new; `RecomputeDecoder` reads every context again
-through the model's own forward, for architectures whose attention we do not compute.
+keeps keys and values in one slot per context and reads only what is new; `RecomputeDecoder` reads every context again
+through the model's own forward, for architectures whose attention we do not compute. `make_decoder` chooses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,127 +17,172 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from turnwise.batch import Batch
-from turnwise.episode import Ids
-from turnwise.models.attention import Cached, Grid
+from turnwise.errors import TurnwiseError
+from turnwise.models.cache import Cached, SlotCache
 from turnwise.models.policy import Policy
+from turnwise.models.storage import underlying
 
 Ints = NDArray[np.int64]
 """int64 array."""
 
+Bools = NDArray[np.bool_]
+"""bool array."""
+
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One context to advance: all its ids, and how many of them slot `slot` has already read."""
+class Feed:
+    """What one pass reads: R contexts in distinct slots.
 
-    slot: int
-    context: Ids
-    read: int
+    Attributes:
+        slots: (R,) slot of each context.
+        read: (R,) ids of each context that its slot holds already.
+        counts: (R,) ids of each to read now, at least 1.
+        ids: (T,) those ids, one context after the other.
+        wanted: (R,) rows whose next-token logits are asked for; the others are prefilled in chunks.
+    """
+
+    slots: Ints
+    read: Ints
+    counts: Ints
+    ids: Ints
+    wanted: Bools
 
 
 class Decoder(Protocol):
-    """Advances contexts; rows of one call are distinct slots and each has at least one unread id."""
+    """Reads contexts into slots and says what may follow.
 
-    def advance(self, rows: Sequence[Row]) -> Tensor:
-        """(R, V) logits after each row's last id."""
+    Attributes:
+        bytes_per_token: Of cache, for one token of one slot; 0 where nothing is kept.
+    """
+
+    bytes_per_token: int
+
+    def advance(self, feed: Feed) -> Tensor:
+        """(W, V) float32 logits after the last id of each wanted row, in order."""
+        ...
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Give slot `target` the first `length` ids that slot `source` has read."""
+        ...
+
+    def refresh(self) -> None:
+        """The weights have changed: what slots hold is void."""
         ...
 
 
 class CachedDecoder:
-    """Keys and values stay in a slot across the turns of an episode.
+    """The Hugging Face modules, with keys and values that stay in a slot across the turns of an episode.
 
     Args:
         policy: A policy whose `packed` is true.
-        slots: Number of contexts held at once.
+        slots: Contexts held at once.
+        dtype: Torch dtype name of a copy of the weights to decode with; the policy's own weights by default.
+
+    Attributes:
+        policy: Whose modules run: the policy, or a copy in `dtype`.
+        cache: What the slots hold.
+        bytes_per_token: See `Decoder`.
     """
 
-    def __init__(self, policy: Policy, slots: int) -> None:
-        self.policy = policy
-        self.slots = slots
-        config = policy.model.config.get_text_config()
-        self._heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
-        self._dim = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-        self._layers = int(config.num_hidden_layers)
-        self._capacity = 0
-        self._keys: list[Tensor] = []
-        self._values: list[Tensor] = []
+    def __init__(self, policy: Policy, slots: int, *, dtype: str = "") -> None:
+        self._origin = policy
+        self.policy = _in_dtype(policy, dtype)
+        like = next(self.policy.model.parameters())
+        config = self.policy.model.config.get_text_config()
+        self.cache = SlotCache(config, slots, policy.context_limit, like)
+        self.bytes_per_token = self.cache.bytes_per_token
 
     @torch.no_grad()
-    def advance(self, rows: Sequence[Row]) -> Tensor:
+    def advance(self, feed: Feed) -> Tensor:
         """See `Decoder.advance`. Prefill and decoding mix freely: only attention pads."""
-        counts = np.array([len(row.context) - row.read for row in rows])
-        lengths = np.array([len(row.context) for row in rows])
-        slots = np.array([row.slot for row in rows])
-        self._reserve(int(lengths.max()))
-        starts = np.cumsum(counts) - counts
-        within = np.arange(counts.sum()) - np.repeat(starts, counts)
-        position = within + np.repeat([row.read for row in rows], counts)
-        ids = np.concatenate([row.context[row.read :] for row in rows]).astype(np.int64)
-        one = counts == 1
-        plan = Cached(
-            keys=self._keys,
-            values=self._values,
-            slot=self._tensor(np.repeat(slots, counts)),
-            position=self._tensor(position),
-            grids=[
-                self._grid(part, slots, counts, lengths, starts, position)
-                for part in (one.nonzero()[0], (~one).nonzero()[0])
-                if len(part)
-            ],
-        )
-        return self.policy.run(self._tensor(ids), plan.position, plan, self._tensor(starts + counts - 1))[0]
+        device = self.policy.device
+        plan = Cached.of(self.cache, feed.slots, feed.read, feed.counts, device)
+        last = torch.from_numpy((np.cumsum(feed.counts) - 1)[feed.wanted]).to(device)
+        return self.policy.run(torch.from_numpy(feed.ids).to(device), plan.position, plan, last)[0].float()
 
-    def _grid(self, part: Ints, slots: Ints, counts: Ints, lengths: Ints, starts: Ints, position: Ints) -> Grid:
-        """The grid of the sessions `part`."""
-        n_new, mine = counts[part], slots[part]
-        width, span = int(n_new.max()), int(mine.max()) + 1
-        # Copying the caches of the active slots costs more than attending for a few idle ones, unless most are idle.
-        in_place = 2 * len(part) >= span
-        within = np.arange(n_new.sum()) - np.repeat(np.cumsum(n_new) - n_new, n_new)
-        owner = np.repeat(mine if in_place else np.arange(len(part)), n_new)
-        tokens = np.repeat(starts[part], n_new) + within
-        seen = np.zeros((span if in_place else len(part), width), dtype=np.int64)
-        seen[owner, within] = position[tokens]
-        return Grid(
-            tokens=self._tensor(tokens),
-            cells=self._tensor(owner * width + within),
-            seen=self._tensor(seen),
-            slots=None if in_place else self._tensor(mine),
-            length=int(lengths[part].max()),
-        )
+    def copy(self, source: int, target: int, length: int) -> None:
+        """See `Decoder.copy`."""
+        self.cache.copy(source, target, length)
 
-    def _tensor(self, array: Ints) -> Tensor:
-        return torch.from_numpy(array).to(self.policy.device)
-
-    def _reserve(self, length: int) -> None:
-        """Grow every slot to at least `length` positions, doubling, and keep what was stored."""
-        if length <= self._capacity:
-            return
-        capacity = min(max(length, 2 * self._capacity, 128), max(length, self.policy.context_limit))
-        weight = next(self.policy.model.parameters())
-        grown = [
-            [weight.new_zeros(self.slots, self._heads, capacity, self._dim) for _ in range(self._layers)]
-            for _ in range(2)
-        ]
-        for old, new in zip((self._keys, self._values), grown, strict=True):
-            for before, after in zip(old, new, strict=False):
-                after[:, :, : self._capacity] = before
-        self._keys, self._values = grown
-        self._capacity = capacity
+    def refresh(self) -> None:
+        """See `Decoder.refresh`."""
+        _copy_weights(self._origin, self.policy)
 
 
 class RecomputeDecoder:
-    """Reads every context from its beginning at every call. Right for any causal architecture, and slow."""
+    """Reads every context from its beginning at every pass. Right for any causal architecture, and slow.
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+    Args:
+        policy: Any policy.
+        slots: Contexts held at once.
+        dtype: See `CachedDecoder`.
+
+    Attributes:
+        policy: Whose modules run: the policy, or a copy in `dtype`.
+        bytes_per_token: See `Decoder`.
+    """
+
+    bytes_per_token = 0
+
+    def __init__(self, policy: Policy, slots: int, *, dtype: str = "") -> None:
+        self._origin = policy
+        self.policy = _in_dtype(policy, dtype)
+        self._held = [np.zeros(0, np.int64) for _ in range(slots)]
 
     @torch.no_grad()
-    def advance(self, rows: Sequence[Row]) -> Tensor:
+    def advance(self, feed: Feed) -> Tensor:
         """See `Decoder.advance`."""
-        lengths = torch.tensor([len(row.context) for row in rows])
+        new = np.split(feed.ids, np.cumsum(feed.counts)[:-1])
+        for slot, read, ids in zip(feed.slots.tolist(), feed.read.tolist(), new, strict=True):
+            self._held[slot] = np.concatenate([self._held[slot][:read], ids])
+        contexts = [self._held[slot] for slot in feed.slots[feed.wanted].tolist()]
+        if not contexts:
+            return torch.empty(0, 0, device=self.policy.device)
+        lengths = torch.tensor([len(context) for context in contexts])
         cu = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        tokens = torch.from_numpy(np.concatenate([row.context for row in rows]).astype(np.int64))
+        tokens = torch.from_numpy(np.concatenate(contexts))
         nothing = torch.zeros(len(tokens), dtype=torch.bool)
         batch = Batch(tokens=tokens, cu_seqlens=cu, action=nothing, turn=torch.zeros_like(tokens), final=nothing)
         batch = batch.to(self.policy.device)
-        return self.policy.forward(batch, batch.cu_seqlens[1:] - 1)[0]
+        return self.policy.forward(batch, batch.cu_seqlens[1:] - 1)[0].float()
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """See `Decoder.copy`."""
+        self._held[target] = self._held[source][:length]
+
+    def refresh(self) -> None:
+        """See `Decoder.refresh`. The ids that a slot has read are kept: weights do not change them."""
+        _copy_weights(self._origin, self.policy)
+
+
+def make_decoder(policy: Policy, slots: int, *, dtype: str = "") -> Decoder:
+    """The leanest decoder that says what the policy's own forward says.
+
+    Args:
+        policy: Whose weights decode.
+        slots: Contexts held at once.
+        dtype: Torch dtype name of a copy of the weights to decode with; the policy's own weights by default.
+
+    Raises:
+        TurnwiseError: weights of 4 or 8 bits, which cannot be copied in another dtype.
+    """
+    return (CachedDecoder if policy.packed else RecomputeDecoder)(policy, slots, dtype=dtype)
+
+
+def _in_dtype(policy: Policy, dtype: str) -> Policy:
+    """The policy, or a frozen copy of it in another dtype."""
+    if not dtype or next(policy.model.parameters()).dtype == getattr(torch, dtype):
+        return policy
+    if getattr(underlying(policy.model), "is_quantized", False):
+        raise TurnwiseError(f"weights of 4 or 8 bits cannot decode in {dtype}; leave the engine's dtype unset")
+    copied = copy.copy(policy)
+    copied.model = copy.deepcopy(policy.model).requires_grad_(False).to(getattr(torch, dtype))
+    return copied
+
+
+@torch.no_grad()
+def _copy_weights(source: Policy, target: Policy) -> None:
+    if target is source:
+        return
+    for into, weights in zip(target.model.parameters(), source.model.parameters(), strict=True):
+        into.copy_(weights)
