@@ -23,6 +23,8 @@ from turnwise.episode import Episode
 Streams = Mapping[str, Sequence[NDArray[Any]]]
 """Per-token data by name: for each episode one array over its action tokens, all turns in a row."""
 
+_SENTINEL: NDArray[np.int32] = np.zeros(1, np.int32)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -133,20 +135,20 @@ class Batch:
         per_sequence = torch.zeros(len(self), dtype=torch.int64).index_add(
             0, self.sequence[starts], starts[starts].long()
         )
-        blocks = self._units()
-        turns_of = _integers(per_sequence)
-        sizes = np.array([sum(turns_of[i] for i in block) for block in blocks], np.int64)
-        order = rng.permutation(len(blocks))
-        passed = np.zeros(len(blocks) + 1, np.int64)
+        turns_of: NDArray[np.int64] = per_sequence.numpy()
+        blocks = self._units() if "unit" in self.seq else None
+        sizes = turns_of if blocks is None else np.array([turns_of[block].sum() for block in blocks], np.int64)
+        order = rng.permutation(len(sizes))
+        passed = np.zeros(len(sizes) + 1, np.int64)
         passed[1:] = np.cumsum(sizes[order])
         total = int(passed[-1])
-        n = max(1, min(len(blocks), round(total / turns)))
+        n = max(1, min(len(sizes), round(total / turns)))
         ends: NDArray[np.float64] = total * np.arange(1, n) / n
         above = cast("NDArray[np.int64]", np.searchsorted(passed, ends))
         nearer_below: NDArray[np.bool_] = ends - passed[above - 1] < passed[above] - ends
         for part in np.split(order, above - nearer_below):
             if len(part):
-                yield self.select([i for block in part for i in blocks[int(block)]])
+                yield self.select(_tensor(part) if blocks is None else [i for unit in part for i in blocks[int(unit)]])
 
     def _units(self) -> list[list[int]]:
         """Sequence indices of each unit, in the order in which units first appear."""
@@ -238,32 +240,12 @@ def pack(episodes: Sequence[Episode], streams: Streams | None = None, *, bootstr
         ValueError: an episode without turns, or a stream whose length is not the number of action tokens.
     """
     streams = streams or {}
-    for name, arrays in streams.items():
-        if len(arrays) != len(episodes):
-            raise ValueError(f"stream {name!r} has {len(arrays)} arrays for {len(episodes)} episodes")
-        for i, (array, episode) in enumerate(zip(arrays, episodes, strict=True)):
-            if len(array) != episode.n_action_tokens:
-                raise ValueError(
-                    f"stream {name!r} of episode {i} has {len(array)} entries for {episode.n_action_tokens} action tokens"
-                )
-    tokens: list[NDArray[Any]] = []
-    action: list[NDArray[np.bool_]] = []
-    turn_index: list[NDArray[np.int64]] = []
-    final: list[NDArray[np.bool_]] = []
-    lengths: list[int] = []
+    _check_streams(streams, episodes)
+    pieces: list[NDArray[Any]] = []
+    turn_of: list[int] = []
+    begins: list[int] = []
     owner: list[int] = []
-
-    def add(ids: NDArray[Any], turn: int, is_action: bool, is_final: bool = False) -> None:
-        tokens.append(ids)
-        action.append(np.full(len(ids), is_action))
-        final.append(np.full(len(ids), is_final))
-        turn_index.append(np.full(len(ids), turn, dtype=np.int64))
-        lengths[-1] += len(ids)
-
-    def begin(episode: int) -> None:
-        lengths.append(0)
-        owner.append(episode)
-
+    sentinels: list[int] = []
     for i, episode in enumerate(episodes):
         if not episode.turns:
             raise ValueError(
@@ -271,32 +253,54 @@ def pack(episodes: Sequence[Episode], streams: Streams | None = None, *, bootstr
             )
         for t, turn in enumerate(episode.turns):
             if turn.fresh or t == 0:
-                begin(i)
-            add(turn.obs, t, is_action=False)
-            add(turn.act, t, is_action=True)
+                begins.append(len(pieces))
+                owner.append(i)
+            pieces += (turn.obs, turn.act)
+            turn_of += (t, t)
         if bootstrap and episode.truncated and len(episode.last_obs):
-            n = len(episode.turns)
             if episode.last_fresh:
-                begin(i)
-            add(episode.last_obs, n, is_action=False)
-            add(np.zeros(1, np.int32), n, is_action=False, is_final=True)
-
-    is_action = _tensor(np.concatenate(action)) if action else torch.zeros(0, dtype=torch.bool)
+                begins.append(len(pieces))
+                owner.append(i)
+            sentinels.append(len(pieces) + 1)
+            pieces += (episode.last_obs, _SENTINEL)
+            turn_of += (len(episode.turns),) * 2
+    if not pieces:
+        pieces, turn_of = [_SENTINEL[:0]], [0]
+    lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
+    # Observations and actions alternate, and a sentinel stands where an action would.
+    sampled = np.arange(len(pieces)) % 2 == 1
+    sampled[sentinels] = False
+    final = np.zeros(len(pieces), np.bool_)
+    final[sentinels] = True
+    is_action = _tensor(np.repeat(sampled, lengths))
     full: dict[str, Tensor] = {}
     for name, arrays in streams.items():
         values = torch.zeros(len(is_action), dtype=torch.float32)
         values[is_action] = _tensor(np.concatenate(arrays).astype(np.float32))
         full[name] = values
-    ids = np.concatenate(tokens).astype(np.int64) if tokens else np.zeros(0, np.int64)
+    ends = np.concatenate([[0], np.cumsum(lengths)])
     return Batch(
-        tokens=_tensor(ids),
-        cu_seqlens=_tensor(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)),
+        tokens=_tensor(np.concatenate(pieces).astype(np.int64)),
+        cu_seqlens=_tensor(np.append(ends[begins], ends[-1]).astype(np.int64)),
         action=is_action,
-        turn=_tensor(np.concatenate(turn_index)) if turn_index else torch.zeros(0, dtype=torch.int64),
-        final=_tensor(np.concatenate(final)) if final else torch.zeros(0, dtype=torch.bool),
+        turn=_tensor(np.repeat(np.array(turn_of, np.int64), lengths)),
+        final=_tensor(np.repeat(final, lengths)),
         token=full,
         seq={"episode": torch.tensor(owner, dtype=torch.int64)},
     )
+
+
+def _check_streams(streams: Streams, episodes: Sequence[Episode]) -> None:
+    """Refuse streams that do not have one entry for each action token."""
+    if not streams:
+        return
+    counts = [episode.n_action_tokens for episode in episodes]
+    for name, arrays in streams.items():
+        if len(arrays) != len(episodes):
+            raise ValueError(f"stream {name!r} has {len(arrays)} arrays for {len(episodes)} episodes")
+        for i, (array, n) in enumerate(zip(arrays, counts, strict=True)):
+            if len(array) != n:
+                raise ValueError(f"stream {name!r} of episode {i} has {len(array)} entries for {n} action tokens")
 
 
 def unpack(values: Tensor | NDArray[Any], episodes: Sequence[Episode]) -> list[NDArray[Any]]:
