@@ -22,7 +22,7 @@ from turnwise.models import Policy, Sampling
 from turnwise.rollout.loop import run_to_end
 from turnwise.rollout.rounds import Rounds
 from turnwise.rollout.task import Task, training_tasks
-from turnwise.rollout.view import Memory, Overflow, View
+from turnwise.rollout.view import EMPTY, Memory, Overflow, View
 from turnwise.rollout.workers import (
     EnvironmentFailure,
     Event,
@@ -218,7 +218,7 @@ class Collector:
                 if event.agent is None:
                     break
                 view = self._view(views, event.agent, sampling, sessions)
-                if self.max_turns is not None and len(view.turns) >= self.max_turns:
+                if self.max_turns is not None and view.n_turns >= self.max_turns:
                     cut, detail = Cut.TURN_LIMIT, f"the collector's limit of {self.max_turns} turns"
                     break
                 view.observe(event.obs[event.agent])
@@ -240,7 +240,7 @@ class Collector:
             self._view(views, "agent", sampling, sessions)
         episodes = []
         for view in views.values():
-            where = f"{worker.name}, seed {task.seed}, turn {len(view.turns)}"
+            where = f"{worker.name}, seed {task.seed}, turn {view.n_turns}"
             if failure is not None:
                 view_cut, words = failure.cut, f"{where}: the environment {failure.reason}"
             elif view.ended is not None:
@@ -250,7 +250,7 @@ class Collector:
                 view_cut = cut or Cut.TURN_LIMIT
                 words = f"{where}: {detail or 'the world ended for another agent'}"
             template = Episode(
-                task.group, (), True, False, view.context[:0], env=worker.name, world=f"{task.group}/{task.key:016x}",
+                task.group, (), True, False, EMPTY, env=worker.name, world=f"{task.group}/{task.key:016x}",
                 seed=task.seed, goal=goal,
             )  # fmt: skip
             episodes.append(view.episode(template, view_cut, words, last.get(view.agent)))
@@ -270,7 +270,7 @@ class Collector:
 
     async def _act(self, view: View, task: Task, agent: int, sampling: Sampling) -> str | None:
         """Sample the next action; None when it was cut short and the episode is to stop there."""
-        key = mix(task.key, agent, len(view.turns))
+        key = mix(task.key, agent, view.n_turns)
         request = Request(view.context, view.session, key, sampling, self.policy.renderer.stop)
         with self._rounds.asking():
             completion = await self.engine.generate(request)

@@ -12,25 +12,28 @@ Result = TypeVar("Result")
 
 def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:
     """Run `work` to its end, in a thread of its own if this one has a running loop; an interruption cancels it."""
-    if not _loop_is_running():
-        return asyncio.run(_quietly(work))
     outcome: list[Result] = []
     failure: list[BaseException] = []
     cancel: list[Callable[[], object]] = []
 
-    async def main() -> Result:
+    async def main() -> None:
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
         cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
-        return await _quietly(work)
+        loop.set_exception_handler(_report)
+        # Kept out of the task: when a loop ends, `signal` spells out its handler, which holds the task with its result.
+        outcome.append(await work)
 
     def target() -> None:
         try:
-            outcome.append(asyncio.run(main()))
+            asyncio.run(main())
         except BaseException as error:
             failure.append(error)
 
+    if not _loop_is_running():
+        asyncio.run(main())
+        return outcome[0]
     thread = threading.Thread(target=target)
     thread.start()
     try:
@@ -46,15 +49,10 @@ def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:
     return outcome[0]
 
 
-async def _quietly(work: Coroutine[Any, Any, Result]) -> Result:
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """An interruption that strikes inside a task ends the loop by itself; nobody needs the task's traceback besides."""
-
-    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if not isinstance(context.get("exception"), KeyboardInterrupt):
-            loop.default_exception_handler(context)
-
-    asyncio.get_running_loop().set_exception_handler(report)
-    return await work
+    if not isinstance(context.get("exception"), KeyboardInterrupt):
+        loop.default_exception_handler(context)
 
 
 def _loop_is_running() -> bool:

@@ -7,8 +7,7 @@ not decide who shares a pass: a pass begins when every slot either asks the mode
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 
 class Rounds:
@@ -24,23 +23,36 @@ class Rounds:
     def __init__(self, slots: int) -> None:
         self._busy = slots
         self._settled = asyncio.Event()
+        self._asking = _Asking(self)
 
     async def wait(self) -> None:
         """Until every slot asks the model or has left; the deadline of an environment bounds its part of the wait."""
         await self._settled.wait()
 
-    @contextmanager
-    def asking(self) -> Iterator[None]:
+    def asking(self) -> AbstractContextManager[None]:
         """A slot waits for the model."""
-        self.leave()
-        try:
-            yield
-        finally:
-            self._busy += 1
-            self._settled.clear()
+        return self._asking
 
     def leave(self) -> None:
         """A slot has nothing left to play."""
         self._busy -= 1
         if not self._busy:
             self._settled.set()
+
+    def go_on(self) -> None:
+        """A slot plays on."""
+        self._busy += 1
+        self._settled.clear()
+
+
+class _Asking:
+    """A slot waits for the model; one object for all slots, entered once for each action."""
+
+    def __init__(self, rounds: Rounds) -> None:
+        self._rounds = rounds
+
+    def __enter__(self) -> None:
+        self._rounds.leave()
+
+    def __exit__(self, *_: object) -> None:
+        self._rounds.go_on()

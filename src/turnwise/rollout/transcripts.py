@@ -15,7 +15,7 @@ from turnwise.episode import Cut, Episode, Source, Stop, Transcript
 from turnwise.errors import TurnwiseError
 from turnwise.models import Policy
 from turnwise.rollout.collector import Versioned
-from turnwise.rollout.view import Memory, Overflow, View
+from turnwise.rollout.view import EMPTY, Memory, Overflow, View
 from turnwise.rollout.workers import Payment
 from turnwise.text import Renderer
 
@@ -55,19 +55,19 @@ def _episode(index: int, transcript: Transcript, renderer: Renderer, memory: Mem
     for obs, ids, reward in zip(transcript.observations, actions, transcript.rewards, strict=True):
         view.budget = len(ids)
         try:
-            if transcript.separator is None or not view.turns:
+            if transcript.separator is None or not view.n_turns:
                 view.observe(obs)
             else:
                 view.go_on()
         except Overflow as overflow:
-            if _is_needed_whole(transcript, len(view.turns)):
+            if _is_needed_whole(transcript, view.n_turns):
                 raise _too_long(transcript, len(ids), overflow, memory.limit) from None
             cut, detail, last = Cut.CONTEXT, str(overflow), ""
             break
         view.act(Completion(ids, np.zeros(len(ids), np.float32), Stop.STOP, 0))
         view.pay(Payment(float(reward), terminated=False, truncated=False))
     template = Episode(
-        transcript.group or f"{transcript.env}/{transcript.seed}", (), True, False, view.context[:0],
+        transcript.group or f"{transcript.env}/{transcript.seed}", (), True, False, EMPTY,
         env=transcript.env, world=f"transcript/{index}", source=transcript.source, seed=transcript.seed,
         goal=transcript.goal,
     )  # fmt: skip

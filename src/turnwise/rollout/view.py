@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +11,11 @@ from turnwise.episode import Cut, Episode, Ids, Stop, Turn
 from turnwise.rollout.workers import Payment
 from turnwise.text import Conversation, Renderer
 
-_EMPTY: Ids = np.zeros(0, np.int32)
+EMPTY: Ids = np.zeros(0, np.int32)
+"""No ids."""
+
+# Room for what is likely to follow when a buffer has to grow.
+_SPARE = 128
 
 # No tokenizer in use spends fewer tokens than one for this many characters; longer text need not be tokenised
 # to know that it does not fit.
@@ -35,46 +39,65 @@ class Memory:
     compact: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Past:
-    obs: str
-    act: Ids
-    stop: Stop
-
-
 class Overflow(Exception):  # noqa: N818 - it ends an episode, it is not an error
     """The observation does not fit into the context."""
 
 
-@dataclass
+@dataclass(slots=True)
+class _Taken:
+    """A turn in the making: what was read and done, and what has been paid for it so far."""
+
+    text: str
+    obs: Ids
+    fresh: bool
+    completion: Completion
+    reward: float | None = None
+
+
 class View:
     """The context of one agent in one episode.
 
-    Attributes:
+    Args:
         agent: The agent's name.
         session: Number of the engine session that samples for it.
         renderer: Turns observations into ids.
         memory: What of the past stays in the context.
         budget: Tokens an action may have.
         pays: Under whose name rewards are booked.
-        context: (n,) all ids the next action follows.
-        turns: What has happened so far.
+
+    Attributes:
         metrics: Figures for people.
         ended: The payment that ended the episode.
     """
 
-    agent: str
-    session: int
-    renderer: Renderer
-    memory: Memory
-    budget: int
-    pays: str = "environment"
-    context: Ids = field(default_factory=lambda: _EMPTY)
-    turns: list[Turn] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)
-    ended: Payment | None = None
-    _past: list[_Past] = field(default_factory=list)
-    _obs: tuple[str, Ids, bool] | None = None
+    def __init__(
+        self, agent: str, session: int, renderer: Renderer, memory: Memory, budget: int, pays: str = "environment"
+    ) -> None:
+        self.agent = agent
+        self.session = session
+        self.renderer = renderer
+        self.memory = memory
+        self.budget = budget
+        self.pays = pays
+        self.metrics: dict[str, float] = {}
+        self.ended: Payment | None = None
+        self._taken: list[_Taken] = []
+        self._obs: tuple[str, Ids, bool] | None = None
+        # The context is the head of a buffer that only grows, so that a turn copies what is new and not what was there.
+        self._buffer = EMPTY
+        self._filled = 0
+        # The latest action enters the buffer when something follows it.
+        self._size = 0
+
+    @property
+    def n_turns(self) -> int:
+        """Number of actions so far."""
+        return len(self._taken)
+
+    @property
+    def context(self) -> Ids:
+        """(n,) all ids the next action follows. It stays as it is when the context grows."""
+        return self._buffer[: self._filled]
 
     def observe(self, text: str) -> None:
         """Take in an observation, ready to act.
@@ -83,7 +106,12 @@ class View:
             Overflow: it does not fit, whatever is forgotten.
         """
         delta, fresh = self._render(text, self.budget)
-        self.context = delta if fresh else np.concatenate([self.context, delta])
+        if fresh:
+            self._buffer, self._filled, self._size = delta, len(delta), len(delta)
+        else:
+            self._append(self._taken[-1].completion.ids)
+            self._append(delta)
+            self._size = self._filled
         self._obs = (text, delta, fresh)
 
     def go_on(self) -> None:
@@ -92,26 +120,36 @@ class View:
         Raises:
             Overflow: the step does not fit.
         """
-        if len(self.context) + self.budget > self.memory.limit:
-            raise Overflow(f"{len(self.context) + self.budget} tokens do not fit into a context of {self.memory.limit}")
-        self._obs = ("", _EMPTY, False)
+        if self._size + self.budget > self.memory.limit:
+            raise Overflow(f"{self._size + self.budget} tokens do not fit into a context of {self.memory.limit}")
+        self._append(self._taken[-1].completion.ids)
+        self._obs = ("", EMPTY, False)
+
+    def _append(self, ids: Ids) -> None:
+        end = self._filled + len(ids)
+        if end > len(self._buffer):
+            grown = np.empty(max(2 * len(self._buffer), end + _SPARE), np.int32)
+            grown[: self._filled] = self._buffer[: self._filled]
+            self._buffer = grown
+        self._buffer[self._filled : end] = ids
+        self._filled = end
 
     def _render(self, text: str, room: int) -> tuple[Ids, bool]:
         limit = self.memory.limit - room
         if len(text) > _CHARACTERS_PER_TOKEN * limit:
             raise Overflow(f"an observation of {len(text):,} characters does not fit into a context of {limit} tokens")
         keep = self.memory.turns
-        if not self._past:
+        if not self._taken:
             delta, fresh = self.renderer.first(text), True
-        elif keep is not None and len(self._past) > keep:
+        elif keep is not None and len(self._taken) > keep:
             delta, fresh = self._retell(text, keep), True
         else:
-            delta, fresh = self.renderer.following(text, self._past[-1].stop), False
-        size = len(delta) + (0 if fresh else len(self.context))
+            delta, fresh = self.renderer.following(text, self._taken[-1].completion.stop), False
+        size = len(delta) + (0 if fresh else self._size)
         if size <= limit:
             return delta, fresh
         if self.memory.compact:
-            for kept in range(len(self._past) - 1, -1, -1):
+            for kept in range(len(self._taken) - 1, -1, -1):
                 delta = self._retell(text, kept)
                 if len(delta) <= limit // 2 or (kept == 0 and len(delta) <= limit):
                     return delta, True
@@ -119,18 +157,20 @@ class View:
 
     def _retell(self, text: str, kept: int) -> Ids:
         """A whole context: the last `kept` turns and the new observation."""
+        if not kept:
+            return self._anew(text)
         parts: list[Ids] = []
-        before: _Past | None = None
-        for past in self._past[len(self._past) - kept :]:
-            parts.append(self.renderer.following(past.obs, before.stop) if before else self._anew(past.obs))
-            parts.append(past.act)
-            before = past
-        parts.append(self.renderer.following(text, before.stop) if before else self._anew(text))
+        before: Stop | None = None
+        for past in self._taken[-kept:]:
+            parts.append(self._anew(past.text) if before is None else self.renderer.following(past.text, before))
+            parts.append(past.completion.ids)
+            before = past.completion.stop
+        parts.append(self.renderer.following(text, self._taken[-1].completion.stop))
         return np.concatenate(parts)
 
     def _anew(self, text: str) -> Ids:
         """A context that begins with `text`, under the system message that the conversation began with."""
-        begun = self._past[0].obs if self._past else text
+        begun = self._taken[0].text if self._taken else text
         system = begun.system if isinstance(begun, Conversation) and begun is not text else None
         if system is None:
             return self.renderer.first(text)
@@ -139,29 +179,42 @@ class View:
         )
 
     def act(self, completion: Completion) -> None:
-        """Append the sampled action; its reward is not known yet."""
+        """Note the sampled action; its reward is not known yet."""
         assert self._obs is not None, "observe() comes first"
-        text, delta, fresh = self._obs
+        self._taken.append(_Taken(*self._obs, completion))
+        self._size += len(completion.ids)
         self._obs = None
-        self.turns.append(
-            Turn(delta, completion.ids, completion.logp, 0.0, completion.version, fresh, completion.stop, {})
-        )
-        self._past.append(_Past(text, completion.ids, completion.stop))
-        self.context = np.concatenate([self.context, completion.ids])
 
     def pay(self, payment: Payment) -> None:
         """Book a reward to the latest turn and note the end, if it is one."""
-        self.metrics.update(payment.metrics)
-        if self.turns:
-            total = self.turns[-1].reward + payment.reward
-            self.turns[-1] = replace(self.turns[-1], reward=total, rewards={self.pays: total})
+        if payment.metrics:
+            self.metrics.update(payment.metrics)
+        if self._taken:
+            latest = self._taken[-1]
+            latest.reward = (latest.reward or 0.0) + payment.reward
         if payment.terminated or payment.truncated:
             self.ended = payment
 
+    def turns(self) -> tuple[Turn, ...]:
+        """What has happened so far."""
+        return tuple(
+            Turn(
+                taken.obs,
+                taken.completion.ids,
+                taken.completion.logp,
+                taken.reward or 0.0,
+                taken.completion.version,
+                taken.fresh,
+                taken.completion.stop,
+                {} if taken.reward is None else {self.pays: taken.reward},
+            )
+            for taken in self._taken
+        )
+
     def episode(self, template: Episode, cut: Cut | None, detail: str, last: str | None) -> Episode:
         """The finished episode; `last` is the observation after the last action of a truncated one."""
-        last_obs, last_fresh = _EMPTY, False
-        if cut is not None and last is not None and self.turns:
+        last_obs, last_fresh = EMPTY, False
+        if cut is not None and last is not None and self._taken:
             try:
                 # One place is kept for the sentinel whose value is the bootstrap.
                 last_obs, last_fresh = self._render(last, 1)
@@ -170,7 +223,7 @@ class View:
         return replace(
             template,
             agent=self.agent,
-            turns=tuple(self.turns),
+            turns=self.turns(),
             terminated=cut is None,
             truncated=cut is not None,
             cut=cut,
