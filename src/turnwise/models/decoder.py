@@ -8,44 +8,17 @@ through the model's own forward, for architectures whose attention we do not com
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from turnwise.batch import Batch
 from turnwise.errors import TurnwiseError
-from turnwise.models.cache import Cached, SlotCache
+from turnwise.models.cache import Feed, Pass, SlotCache
 from turnwise.models.policy import Policy
 from turnwise.models.storage import underlying
-
-Ints = NDArray[np.int64]
-"""int64 array."""
-
-Bools = NDArray[np.bool_]
-"""bool array."""
-
-
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """What one pass reads: R contexts in distinct slots.
-
-    Attributes:
-        slots: (R,) slot of each context.
-        read: (R,) ids of each context that its slot holds already.
-        counts: (R,) ids of each to read now, at least 1.
-        ids: (T,) those ids, one context after the other.
-        wanted: (R,) rows whose next-token logits are asked for; the others are prefilled in chunks.
-    """
-
-    slots: Ints
-    read: Ints
-    counts: Ints
-    ids: Ints
-    wanted: Bools
 
 
 class Decoder(Protocol):
@@ -90,15 +63,14 @@ class CachedDecoder:
         like = next(self.policy.model.parameters())
         config = self.policy.model.config.get_text_config()
         self.cache = SlotCache(config, slots, policy.context_limit, like)
+        self._heads = int(config.num_attention_heads)
         self.bytes_per_token = self.cache.bytes_per_token
 
     @torch.no_grad()
     def advance(self, feed: Feed) -> Tensor:
         """See `Decoder.advance`. Prefill and decoding mix freely: only attention pads."""
-        device = self.policy.device
-        plan = Cached.of(self.cache, feed.slots, feed.read, feed.counts, device)
-        last = torch.from_numpy((np.cumsum(feed.counts) - 1)[feed.wanted]).to(device)
-        return self.policy.run(torch.from_numpy(feed.ids).to(device), plan.position, plan, last)[0].float()
+        plan = Pass(self.cache, feed, self._heads)
+        return self.policy.run(plan.ids, plan.positions, plan, plan.last)[0].float()
 
     def copy(self, source: int, target: int, length: int) -> None:
         """See `Decoder.copy`."""
@@ -107,6 +79,7 @@ class CachedDecoder:
     def refresh(self) -> None:
         """See `Decoder.refresh`."""
         _copy_weights(self._origin, self.policy)
+        self.cache.clear()
 
 
 class RecomputeDecoder:
