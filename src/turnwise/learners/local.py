@@ -9,7 +9,8 @@ What this file leaves out: every algorithm. It does not know what an advantage i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
 from typing import Any, Literal, Protocol
 
@@ -19,7 +20,12 @@ from torch import Tensor
 from turnwise.batch import Batch, Outputs
 from turnwise.errors import TurnwiseError
 from turnwise.metrics import Metrics, merge
+from turnwise.models.checkpointing import checkpointed
 from turnwise.objectives import Objective
+
+Precision = Literal["full", "bf16"]
+"""What the model computes in: its weights' own type, or mixed precision: products in bfloat16, and weights, residual stream,
+norms, output head, losses, gradients and moments as they are."""
 
 
 class LearnerError(TurnwiseError):
@@ -59,6 +65,9 @@ class LocalLearner:
         betas, eps, weight_decay: AdamW's. The small default β₂ and large ε suit returns whose scale drifts.
         max_grad_norm: Clip the global gradient norm to this; 0 leaves it.
         max_tokens: Tokens per micro-batch.
+        gradient_checkpointing: Keep the inputs of layers alone and compute the rest again on the way back: less memory, about
+            a third more time, the same gradient.
+        precision: ``full``, or ``bf16`` for mixed precision, in updates and in `evaluate` alike.
         reference: Frozen policy that a KL penalty is measured against.
         judge: Frozen model that scores, for a method that differentiates through it.
         seed: Of the order of minibatches.
@@ -85,6 +94,8 @@ class LocalLearner:
         weight_decay: float = 0.0,
         max_grad_norm: float = 1.0,
         max_tokens: int = 8192,
+        gradient_checkpointing: bool = False,
+        precision: Precision = "full",
         reference: Trainable | None = None,
         judge: Any = None,
         seed: int = 0,
@@ -102,13 +113,15 @@ class LocalLearner:
         self.warmup = warmup
         self.max_grad_norm = max_grad_norm
         self.max_tokens = max_tokens
+        self.gradient_checkpointing = gradient_checkpointing
+        self.precision: Precision = precision
         if not 0 <= warmup < 1:
             raise LearnerError(f"warmup={warmup} is a share of the run; it lies in [0, 1)")
         self._parameters = policy.parameters()
         if not self._parameters:
             raise LearnerError(f"{type(self.policy.model).__name__} has no trainable parameter; all of them are frozen")
         self._optimizer = torch.optim.AdamW(
-            self._parameters.values(), lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, foreach=True
+            self._parameters.values(), lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True
         )
 
     def anneal(self, progress: float) -> None:
@@ -135,42 +148,103 @@ class LocalLearner:
             )
         self._optimizer.zero_grad(set_to_none=True)
         parts: list[Metrics] = []
+        totals: list[Tensor] = []
         for indices in batch.micro_batches(self.max_tokens):
-            micro = batch.select(indices).to(self.policy.device)
-            loss, metrics = objective(self.policy.outputs(micro), micro)
-            total = loss.sum()
-            if total.requires_grad:
-                total.backward()
-            parts.append({"loss": (float(total.detach()), 0.0), **metrics})
-        merged = merge(parts)
-        return {**merged, "loss": (merged["loss"][0], 1.0)} if parts else {}
+            micro = batch.select(indices)
+            with self._remedy(micro), self._checkpointing():
+                micro = micro.to(self.policy.device)
+                with _computing(self.policy.device, self.precision):
+                    outputs = self.policy.outputs(micro)
+                loss, metrics = objective(outputs, micro)
+                total = loss.sum()
+                if total.requires_grad:
+                    total.backward()
+            # One transfer from the device for all of them, at the end.
+            totals.append(total.detach())
+            parts.append(metrics)
+        return {**merge(parts), "loss": (float(torch.stack(totals).sum()), 1.0)} if parts else {}
 
     def update(self, batch: Batch, objective: Objective) -> Metrics:
         """One optimizer step on the sum of the objective over the batch.
 
         Raises:
-            LearnerError: the loss or its gradient is not finite, or the policy is greedy; the weights are as they were.
+            LearnerError: the loss or its gradient is not finite, the policy is greedy, or memory ran out; the weights are as
+                they were.
         """
         metrics = dict(self.gradient(batch, objective))
-        limit = self.max_grad_norm or torch.inf
-        norm = torch.nn.utils.clip_grad_norm_(list(self._parameters.values()), limit, foreach=True)
-        loss = metrics["loss"][0] if metrics else 0.0
-        if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
+        gradients = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
+        total = torch.nn.utils.get_total_norm(gradients.values())
+        norm, loss = float(total), metrics["loss"][0] if metrics else 0.0
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            where = self._blame(batch, objective) or _first_spoilt(gradients)
             self._optimizer.zero_grad(set_to_none=True)
             raise LearnerError(
-                f"update {self.version + 1} has loss {loss:.4g} and a gradient of norm {float(norm):.4g}; the weights were "
-                "left as they were. Lower the learning rate or the reward scale, or look for NaN rewards"
+                f"update {self.version + 1} of {type(self.policy.model).__name__} has loss {loss:.4g} and a gradient of norm "
+                f"{norm:.4g}: {where}. The weights were left as they were. Lower the learning rate or the reward scale, or "
+                "look for NaN rewards"
             )
-        self._optimizer.step()
+        if 0 < self.max_grad_norm < norm:
+            torch.nn.utils.clip_grads_with_norm_(list(self._parameters.values()), self.max_grad_norm, total)
+        try:
+            self._optimizer.step()
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            self._optimizer.zero_grad(set_to_none=True)
+            size = sum(p.numel() * p.element_size() for p in self._parameters.values()) / 2**30
+            raise LearnerError(
+                f"memory ran out for AdamW's moments, which are twice the trained weights of {size:.3g} GiB; the weights were left "
+                "as they were. Train fewer weights (a LoRA adapter), or a smaller model"
+            ) from error
         self.version += 1
-        metrics["grad_norm"] = (float(norm), 1.0)
+        metrics["grad_norm"] = (norm, 1.0)
         metrics["lr"] = (float(self._optimizer.param_groups[0]["lr"]), 1.0)
         return metrics
+
+    def _checkpointing(self) -> AbstractContextManager[None]:
+        return checkpointed(self.policy.model) if self.gradient_checkpointing else nullcontext()
+
+    @contextmanager
+    def _remedy(self, micro: Batch) -> Iterator[None]:
+        """What to do when memory runs out in a micro-batch."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            self._optimizer.zero_grad(set_to_none=True)
+            other = "" if self.gradient_checkpointing else ", or switch gradient checkpointing on"
+            raise LearnerError(
+                f"memory ran out in a micro-batch of {len(micro.tokens)} tokens (the longest of its {len(micro)} sequences has "
+                f"{int(micro.lengths.max())}); the weights were left as they were. Lower the tokens per micro-batch from "
+                f"{self.max_tokens}, which changes no result{other}"
+            ) from error
+
+    @torch.no_grad()
+    def _blame(self, batch: Batch, objective: Objective) -> str:
+        """The first token about which the model, or else the objective, says what is not finite; empty if there is none."""
+        for indices in batch.micro_batches(self.max_tokens):
+            micro = batch.select(indices).to(self.policy.device)
+            with _computing(self.policy.device, self.precision):
+                outputs = self.policy.outputs(micro)
+            said = {name: getattr(outputs, name) for name in ("logp", "entropy", "value", "score")}
+            for name, values in {**said, "loss": objective(outputs, micro)[0]}.items():
+                if values is None or len(values) != int(micro.action.sum()):
+                    continue
+                bad = (~values.isfinite().reshape(len(values), -1).all(1)).nonzero().flatten()
+                if len(bad):
+                    token = int(micro.action.nonzero()[bad[0]])
+                    sequence = int(micro.sequence[token])
+                    return (
+                        f"{name} is {values[bad[0]].tolist()} at token {int(micro.positions[token])} of sequence "
+                        f"{indices[sequence]} (episode {int(micro.seq['episode'][sequence])} of the batch)"
+                    )
+        return ""
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Outputs:
         """The policy's outputs on the whole batch, in packing order, on the CPU, without gradients."""
-        return evaluate(self.policy, batch, self.max_tokens)
+        return evaluate(self.policy, batch, self.max_tokens, self.precision)
 
     def evaluate_reference(self, batch: Batch) -> Outputs:
         """The reference policy's outputs on the whole batch.
@@ -180,7 +254,7 @@ class LocalLearner:
         """
         if self.reference is None:
             raise LearnerError("this learner has no reference policy; build it with reference=policy.reference()")
-        return evaluate(self.reference, batch, self.max_tokens)
+        return evaluate(self.reference, batch, self.max_tokens, self.precision)
 
     def refresh_reference(self) -> None:
         """Measure from the policy as it is now on. The new reference belongs to the state.
@@ -237,9 +311,7 @@ class LocalLearner:
         for name, tensor in tensors.items():
             if name.startswith("optimizer."):
                 _, key, parameter = name.split(".", 2)
-                # Adam counts its steps on the CPU, wherever the weights are.
-                device = "cpu" if key == "step" else self._parameters[parameter].device
-                moments[parameter][key] = tensor.to(device, copy=True)
+                moments[parameter][key] = tensor.to(self._parameters[parameter].device, copy=True)
         with torch.no_grad():
             if info.get("reference") == "adapter off":
                 for parameter in self._parameters.values():
@@ -260,15 +332,32 @@ def _shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
     return tuple(tensors[name].shape) if name in tensors else None
 
 
+def _computing(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """What the model computes in."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _first_spoilt(gradients: Mapping[str, Tensor]) -> str:
+    spoilt = [name for name, gradient in gradients.items() if not bool(gradient.isfinite().all())]
+    if not spoilt:
+        return "each entry is finite, and their squares are too large for the number format"
+    return f"every loss is finite, and the gradients of {len(spoilt)} of {len(gradients)} parameters are not, first {spoilt[0]!r}"
+
+
 @torch.no_grad()
-def evaluate(policy: Trainable, batch: Batch, max_tokens: int = 8192) -> Outputs:
+def evaluate(policy: Trainable, batch: Batch, max_tokens: int = 8192, precision: Precision = "full") -> Outputs:
     """A model's outputs on a whole batch, micro-batch by micro-batch, in packing order, on the CPU."""
     parts: dict[str, list[Tensor]] = {}
     places: dict[str, list[Tensor]] = {}
     for indices in batch.micro_batches(max_tokens):
         where = batch.token_index(indices)
         micro = batch.select(indices)
-        outputs = policy.outputs(micro)
+        with _computing(policy.device, precision):
+            outputs = policy.outputs(micro)
         for field in fields(outputs):
             values = getattr(outputs, field.name)
             if values is not None:
