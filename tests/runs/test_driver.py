@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -74,8 +75,20 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     }
     timing = {name: first.pop(name) for name in list(first) if name.startswith("time/")}
     assert first == expected
-    assert timing.keys() == {"time/rollout", "time/update", "time/tokens_per_second"}
+    assert timing.keys() == {f"time/{name}" for name in ("rollout", "update", "saving", "other", "tokens_per_second")}
     assert (second["iteration"], second["total/tokens"]) == (2, 116)
+
+
+def test_no_second_of_a_run_is_booked_twice(tmp_path: Path) -> None:
+    begun = time.perf_counter()
+    run = start(tmp_path / "run", ToyAlgorithm(pause=0.01), steps=4, save_every=2)
+    total = time.perf_counter() - begun
+    lines = read_metrics(run.metrics)
+    parts = [line[f"time/{name}"] for line in lines for name in ("rollout", "update", "saving", "other")]
+    assert all(seconds >= 0 for seconds in parts)
+    assert 8 * 0.01 <= sum(parts) <= total
+    # The checkpoint after the second iteration is booked to the third.
+    assert lines[2]["time/saving"] > 0
 
 
 def test_every_logged_name_is_documented(tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ class Asked(Wrapper):
                 "samples groups, such as dpo or rloo, or a reward in place of the teacher"
             )
         won: dict[int, list[float]] = {}
-        answers = ask(self.teacher, [query for query, _, _ in asked])
+        with self.booked():
+            answers = ask(self.teacher, [query for query, _, _ in asked])
         for (_, a, b), answer in zip(asked, answers, strict=True):
             if isinstance(answer.value, Preferred):
                 won.setdefault(a, []).append(_WORTH[answer.value])

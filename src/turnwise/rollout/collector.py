@@ -10,7 +10,7 @@ What this file leaves out: rewards other than the environment's own, and anythin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, Literal, Protocol
 
@@ -21,6 +21,7 @@ from turnwise.errors import TurnwiseError
 from turnwise.models import Policy, Sampling
 from turnwise.rollout.loop import run_to_end
 from turnwise.rollout.rounds import Rounds
+from turnwise.rollout.spent import Clock
 from turnwise.rollout.task import Task, training_tasks
 from turnwise.rollout.view import EMPTY, Memory, Overflow, View
 from turnwise.rollout.workers import (
@@ -94,6 +95,7 @@ class Collector:
         self.deterministic = deterministic
         self._rounds = Rounds(0)
         self._next_session = 0
+        self._clock = Clock(self.engine, inline=where == "inline")
 
     # ---- what algorithms call ----------------------------------------------------------------------------------------
 
@@ -130,7 +132,12 @@ class Collector:
             EngineError: the engine cannot sample; nothing is kept of this call.
             TurnwiseError: more environments hang in threads than may be left behind.
         """
-        return run_to_end(self._collect(list(tasks), sampling or self.policy.sampling, on_episode))
+        with self._clock.collecting():
+            return run_to_end(self._collect(list(tasks), sampling or self.policy.sampling, on_episode))
+
+    def spent(self) -> Mapping[str, float]:
+        """Seconds and tokens since this was last asked, by the names of ``docs/metrics.md``."""
+        return self._clock.spent()
 
     def close(self) -> None:
         """Close all environments."""
@@ -148,9 +155,11 @@ class Collector:
         rounds = self._rounds = Rounds(n_slots)
         pending = iter(range(len(tasks)))
         finished = 0
+        clock = self._clock
 
         async def slot() -> None:
             nonlocal finished
+            clock.resume()
             worker: Worker | None = None
             try:
                 for index in pending:
@@ -170,6 +179,7 @@ class Collector:
                     self._retire(worker)
                 raise
             finally:
+                clock.suspend()
                 rounds.leave()
             if worker is not None:
                 self._workers.append(worker)
@@ -209,7 +219,7 @@ class Collector:
         last: dict[str, str] = {}
         goal: str | None = None
         try:
-            event = await worker.call("reset", task.seed)
+            event = await self._call(worker, "reset", task.seed)
             goal = event.goal
             while True:
                 self._book(event, views)
@@ -227,7 +237,7 @@ class Collector:
                 if action is None:
                     cut, detail = Cut.LENGTH, f"an action used up its budget of {sampling.max_tokens} tokens"
                     break
-                event = await worker.call("step", action)
+                event = await self._call(worker, "step", action)
         except EnvironmentFailure as error:
             failure = error
         except Overflow as overflow:
@@ -256,6 +266,13 @@ class Collector:
             episodes.append(view.episode(template, view_cut, words, last.get(view.agent)))
         return episodes, failure is None
 
+    async def _call(self, worker: Worker, method: str, argument: Any) -> Event:
+        self._clock.suspend()
+        try:
+            return await worker.call(method, argument)
+        finally:
+            self._clock.environment_answered()
+
     def _view(self, views: dict[str, View], agent: str, sampling: Sampling, sessions: Iterator[int]) -> View:
         if agent not in views:
             session = next(sessions)
@@ -272,8 +289,11 @@ class Collector:
         """Sample the next action; None when it was cut short and the episode is to stop there."""
         key = mix(task.key, agent, view.n_turns)
         request = Request(view.context, view.session, key, sampling, self.policy.renderer.stop)
+        self._clock.suspend()
         with self._rounds.asking():
             completion = await self.engine.generate(request)
+        self._clock.resume()
+        self._clock.sampled(len(request.context), len(completion.ids))
         view.act(completion)
         if completion.stop is Stop.LENGTH and self.on_length == "truncate":
             return None

@@ -21,6 +21,7 @@ from turnwise.rewards import Reward
 from turnwise.rewards.reward import where
 from turnwise.rollout.collector import Versioned
 from turnwise.rollout.judged import Judged, Rollouts
+from turnwise.rollout.spent import spent_by
 from turnwise.text import Reader, Renderer
 from turnwise.text.principles import Principle, drawn
 from turnwise.text.procedure import Procedure, Request, Writer
@@ -186,6 +187,10 @@ class Constitution:
         self.replies.refresh(learner)
         if not callable(self.revise):
             self.revise.refresh(learner)
+
+    def spent(self) -> Mapping[str, float]:
+        """Seconds and tokens since this was last asked, by the names of ``docs/metrics.md``."""
+        return spent_by(self.judged, self.revise)
 
     def close(self) -> None:
         """Close the sources, if they hold anything."""

@@ -5,13 +5,17 @@ Algorithms see episodes and ask nothing about who paid, so every algorithm train
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 from turnwise.episode import Episode
 from turnwise.rewards import Reward, judged
 from turnwise.rewards.combine import check_rewards
 from turnwise.rollout.collector import Versioned
+from turnwise.rollout.spent import spent_by
 
 
 class Rollouts(Protocol):
@@ -35,6 +39,24 @@ class Wrapper:
 
     def __init__(self, source: Rollouts) -> None:
         self.source = source
+        self._clock: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def booked(self, name: str = "time/reward") -> Iterator[None]:
+        """Book the seconds of what is within under `name`, a name of ``docs/metrics.md``."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._clock[name] += time.perf_counter() - begun
+
+    def spent(self) -> Mapping[str, float]:
+        """Seconds and tokens since this was last asked, its source's included, by the names of ``docs/metrics.md``."""
+        spent = spent_by(self.source)
+        for name, seconds in self._clock.items():
+            spent[name] = spent.get(name, 0.0) + seconds
+        self._clock.clear()
+        return spent
 
     def refresh(self, learner: Versioned) -> None:
         """Pass the learner on to the source."""
@@ -69,4 +91,6 @@ class Judged(Wrapper):
         Raises:
             RewardError: a reward raised, or did not answer with one number per turn.
         """
-        return judged(self.source.rollouts(iteration, groups, group_size, first), self.rewards)
+        episodes = self.source.rollouts(iteration, groups, group_size, first)
+        with self.booked():
+            return judged(episodes, self.rewards)

@@ -34,7 +34,8 @@ class Measured(Wrapper):
         episodes = list(self.source.rollouts(iteration, groups, group_size, first))
         usable = [i for i, episode in enumerate(episodes) if episode.turns and not episode.failed]
         for name, reward in self.rewards.items():
-            given = scored(name, reward, [episodes[i] for i in usable]) if usable else []
+            with self.booked():
+                given = scored(name, reward, [episodes[i] for i in usable]) if usable else []
             for i, values in zip(usable, given, strict=True):
                 if not np.isnan(values).any():
                     episodes[i] = replace(episodes[i], metrics={**episodes[i].metrics, name: float(values.sum())})

@@ -126,12 +126,14 @@ class MonteCarlo(Wrapper):
         """
         beginnings = [b for i, episode in enumerate(episodes) for b in self._beginnings(i, episode)]
         drawn = [(b, sample) for b in beginnings for sample in range(self.samples if b.room else 1)]
-        completions = run_to_end(self._complete(episodes, drawn, iteration))
+        with self.booked("time/engine"):
+            completions = run_to_end(self._complete(episodes, drawn, iteration))
         whole = [
             join_steps(_continued(episodes[b.episode], b.step, completion))
             for (b, _), completion in zip(drawn, completions, strict=True)
         ]
-        returns = [float(given.sum()) for given in scored("judge", self.judge, whole)] if whole else []
+        with self.booked():
+            returns = [float(given.sum()) for given in scored("judge", self.judge, whole)] if whole else []
         wins: dict[tuple[int, int], list[bool]] = {}
         for (b, _), value in zip(drawn, returns, strict=True):
             # Who cannot be judged has not succeeded.

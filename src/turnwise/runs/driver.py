@@ -107,6 +107,8 @@ class _Loop:
         self.done = self.saved = self._restore()
         self.culprits: set[tuple[str, Any]] = set()
         self.last: dict[str, float] = {}
+        self.written = time.perf_counter()
+        self.saving = 0.0
 
     def _restore(self) -> int:
         found = checkpoint.latest(self.folder.checkpoints)
@@ -136,13 +138,13 @@ class _Loop:
                 try:
                     while self.done < self.steps:
                         display.phase("rollout")
-                        episodes, seconds = self._collect(display)
+                        episodes, times = self._collect(display)
                         with guard.finishing():
                             intact = False
                             display.phase("update")
                             before = self.learner.state()[1]
                             try:
-                                self._improve(episodes, seconds)
+                                self._improve(episodes, times)
                                 intact = True
                             except TurnwiseError:
                                 # Refused before anything moved: what earlier iterations have learnt is all there.
@@ -172,13 +174,16 @@ class _Loop:
             self.log.close()
         return self.last
 
-    def _collect(self, display: Progress) -> tuple[list[Episode], float]:
+    def _collect(self, display: Progress) -> tuple[list[Episode], dict[str, float]]:
+        """The episodes of an iteration, and what they cost by the names of ``docs/metrics.md``."""
         begun = time.perf_counter()
         # The middle of the iteration: a warm-up would otherwise begin with a step of length zero.
         self.learner.anneal((self.done + 0.5) / self.steps)
         self.learner.iteration = self.done
         self.source.refresh(self.learner)
         episodes = self.algorithm.collect(self.source, self.done)
+        spent = getattr(self.source, "spent", None)
+        times = {**(spent() if spent is not None else {}), "time/rollout": time.perf_counter() - begun}
         failed = [episode for episode in episodes if episode.failed]
         for episode in failed:
             if (episode.env, episode.cut) not in self.culprits:
@@ -194,27 +199,36 @@ class _Loop:
             raise RunError(
                 f"no episode of iteration {self.done + 1} has a turn, so there is nothing to learn from{why}"
             )
-        return episodes, time.perf_counter() - begun
+        return episodes, times
 
-    def _improve(self, episodes: list[Episode], rollout_seconds: float) -> None:
+    def _improve(self, episodes: list[Episode], times: dict[str, float]) -> None:
         begun = time.perf_counter()
         improvement = self.algorithm.improve(self.learner, episodes)
-        update_seconds = time.perf_counter() - begun
+        improved = time.perf_counter()
         number = self.done + 1
         self._record(number, episodes, improvement)
         self.totals["episodes"] += len(episodes)
         self.totals["turns"] += sum(len(episode.turns) for episode in episodes)
-        self.totals["tokens"] += sum(episode.n_action_tokens for episode in episodes)
+        sampled = sum(episode.n_action_tokens for episode in episodes)
+        self.totals["tokens"] += sampled
         counted = {**episode_metrics(episodes), **improvement.metrics}
         values = {name: float(total) / float(count) for name, (total, count) in counted.items() if count}
         values |= {f"total/{name}": float(value) for name, value in self.totals.items()}
-        seconds = rollout_seconds + update_seconds
-        values["time/rollout"] = rollout_seconds
-        values["time/update"] = update_seconds
-        values["time/tokens_per_second"] = sum(episode.n_action_tokens for episode in episodes) / max(seconds, 1e-9)
+        values |= times
+        self._book_time(values, improved - begun, time.perf_counter() - improved)
+        values["time/tokens_per_second"] = sampled / max(values["time/rollout"] + values["time/update"], 1e-9)
         self.log.write(number, values)
         self.last = values
         self.done = number
+
+    def _book_time(self, values: dict[str, float], update: float, record: float) -> None:
+        """Complete the wall-clock time since the line before; the checkpoint of that line lies in between."""
+        now = time.perf_counter()
+        values["time/update"] = update
+        values["time/saving"] = self.saving + record
+        known = values["time/rollout"] + values["time/update"] + values["time/saving"]
+        values["time/other"] = max(0.0, now - self.written - known)
+        self.written, self.saving = now, 0.0
 
     def _record(self, number: int, episodes: Sequence[Episode], improvement: Improvement) -> None:
         chosen: Sequence[int] = range(len(episodes))
@@ -229,10 +243,12 @@ class _Loop:
             )
 
     def _save(self) -> None:
+        begun = time.perf_counter()
         # The lines a checkpoint counts on must be on the disk before it.
         self.log.sync()
         checkpoint.save(self.folder.checkpoints, self.done, self.learner, self.totals, keep=self.keep)
         self.saved = self.done
+        self.saving += time.perf_counter() - begun
 
     def _finish(self) -> None:
         if not self.folder.final.exists() or self.last:

@@ -84,7 +84,17 @@ _GROUPS: Mapping[str, Sequence[Panel]] = {
     ),
     "Speed": (
         Panel("Tokens per second", {"time/tokens_per_second": ""}, "sampled tokens over rollout and update", "tokens/s"),
-        Panel("Time per iteration", {"time/rollout": "rollout", "time/update": "update"}, "wall clock", "s"),
+        Panel(
+            "Time per iteration",
+            {"time/rollout": "rollout", "time/update": "update", "time/saving": "saving", "time/other": "other"},
+            "wall clock", "s",
+        ),
+        Panel(
+            "Time of a rollout",
+            {"time/engine": "engine", "time/environment": "environment", "time/reward": "rewards"},
+            "parts of its wall clock that are not bookkeeping", "s",
+        ),
+        Panel("Tokens of a rollout", {"tokens/read": "read", "tokens/shared": "known already"}, "by the network", "tokens"),
     ),
 }  # fmt: skip
 _SECOND = {"Actions and cuts", "Optimiser and agreement", "Speed"}
