@@ -19,6 +19,7 @@ from turnwise.engines import LocalEngine, Request
 from turnwise.errors import TurnwiseError
 from turnwise.models import Policy, Sampling, build_model
 from turnwise.models.policy import with_lora
+from turnwise.models.storage import find_device
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -220,3 +221,21 @@ def test_what_cannot_be_loaded_is_named_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "good" / "value_head.safetensors").unlink()
     assert not load_file(tmp_path / "good" / "model.safetensors").keys() & {"weight", "bias"}
     assert Policy.from_pretrained(tmp_path / "good", value_head=True).value_head is not None
+
+
+def test_devices_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert find_device("auto") == find_device("cpu") == "cpu"
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    assert [find_device(name) for name in ("auto", "cpu", "cuda", "cuda:1")] == ["cuda:0", "cpu", "cuda", "cuda:1"]
+    for name in ("cuda:2", "mps", "gpu", ""):
+        with pytest.raises(TurnwiseError, match=rf"no device '{name}' here.*finds cpu, cuda:0, cuda:1"):
+            find_device(name)
+
+
+def test_a_model_is_not_loaded_onto_a_device_that_is_not_there(tmp_path: Path) -> None:
+    scratch().save(tmp_path)
+    with pytest.raises(TurnwiseError, match="no device 'abacus' here"):
+        Policy.from_pretrained(tmp_path, device="abacus")

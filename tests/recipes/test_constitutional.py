@@ -73,7 +73,7 @@ def test_every_choice_makes_a_source_of_both_worlds(name: str, files: Path, monk
     training, world, policy = parts(files, settings)
     # Untrained models answer nonsense; this one at least answers with a letter.
     monkeypatch.setattr(LocalChat, "complete_all", lambda self, asked: ["A"] * len(asked))
-    monkeypatch.setattr(constitutional, "_chat", lambda name: LocalChat(policy))
+    monkeypatch.setattr(constitutional, "_chat", lambda *_: LocalChat(policy))
     source = make_source(training, world, policy, settings)
     dialogues = source.revisions(0, 12)
     turns = 1 + settings.rounds * (1 if settings.reviser == "policy" and settings.critic != "self" else 2)

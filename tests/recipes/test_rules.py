@@ -21,3 +21,11 @@ def test_a_divergence_needs_a_reference_that_could_say_everything(algorithm: typ
         Training(algorithm(kl_coef=0.1), model=Model(top_p=0.9))
     assert Training(algorithm(kl_coef=0.1)).model.top_p == 1
     assert Training(algorithm(), model=Model(top_p=0.9)).model.top_p == 0.9
+
+
+def test_mixed_precision_needs_weights_to_keep_in_float32() -> None:
+    with pytest.raises(
+        TurnwiseError, match=r"precision='bf16' with dtype='bfloat16'.*dtype='float32', or precision='full'"
+    ):
+        Training(PPO(), model=Model(dtype="bfloat16"), optimiser=Optimiser(precision="bf16"))
+    assert Training(PPO(), optimiser=Optimiser(precision="bf16")).optimiser.precision == "bf16"

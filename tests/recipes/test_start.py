@@ -1,12 +1,15 @@
 """What a run starts from: (1) the divergence is measured from the start policy, also when the run is resumed,
-(2) a stored adapter is trained on, as it is, (3) and so is a stored critic, (4) a warm start keeps to the same limits."""
+(2) a stored adapter is trained on, as it is, (3) and so is a stored critic, (4) a warm start keeps to the same limits,
+(5) devices that are not there are refused, (6) how updates are computed can be chosen."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from turnwise import learners
 from turnwise.algorithms import PPO, Reinforce
@@ -97,3 +100,51 @@ def test_a_warm_start_keeps_to_the_limits_of_the_optimiser(tmp_path: Path, monke
     # At least one update of the warm start and one of the algorithm.
     assert len(limits) >= 2
     assert set(limits) == {(77, 0.5)}
+
+
+def test_a_device_that_is_not_there_is_refused_and_leaves_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    with pytest.raises(TurnwiseError, match=r"no device 'cuda:7' here.*finds cpu; a CUDA device needs"):
+        train("errand?max_turns=4", Reinforce(groups=1, group_size=2), out=tmp_path / "run", device="cuda:7", **QUICK)
+    assert not (tmp_path / "run").exists()
+    train(
+        "errand?max_turns=4", Reinforce(groups=1, group_size=2), out=tmp_path / "run", steps=1, device="auto", **QUICK
+    )
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl")
+
+
+def test_a_run_acts_on_the_cpu_where_its_device_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    train("errand?max_turns=4", Reinforce(groups=1, group_size=2), out=out, steps=1, **QUICK)
+    about = json.loads((out / "config.json").read_text())
+    about["config"]["training"]["model"]["device"] = "cuda:7"
+    (out / "config.json").write_text(json.dumps(about))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert load(out).policy.device.type == "cpu"
+
+
+def test_a_run_of_before_a_setting_goes_on_with_its_default(tmp_path: Path) -> None:
+    out, algorithm = tmp_path / "run", Reinforce(groups=1, group_size=2)
+    train("errand?max_turns=4", algorithm, out=out, steps=1, **QUICK)
+    about = json.loads((out / "config.json").read_text())
+    del about["config"]["training"]["optimiser"]["precision"], about["config"]["training"]["model"]["device"]
+    (out / "config.json").write_text(json.dumps(about))
+    with pytest.raises(TurnwiseError, match="only steps may be raised"):
+        train("errand?max_turns=4", algorithm, out=out, steps=2, resume=True, precision="bf16", **QUICK)
+    train("errand?max_turns=4", algorithm, out=out, steps=2, resume=True, **QUICK)
+    assert len(read_metrics(out / "metrics.jsonl")) == 2
+
+
+def test_updates_of_a_run_can_be_checkpointed_and_in_mixed_precision(tmp_path: Path) -> None:
+    def weights(name: str, **options: Any) -> dict[str, torch.Tensor]:
+        settings = {**QUICK, **WARM, "steps": 2, **options}
+        trained = train("errand?max_turns=4", Reinforce(groups=2, group_size=2), out=tmp_path / name, **settings)
+        return {name: p.detach() for name, p in trained.policy.parameters().items()}
+
+    plain, again = weights("plain"), weights("again", gradient_checkpointing=True)
+    assert all(torch.equal(again[name], plain[name]) for name in plain)
+    mixed = weights("mixed", precision="bf16")
+    assert all(values.dtype == torch.float32 for values in mixed.values())
+    assert not all(torch.equal(mixed[name], plain[name]) for name in plain)

@@ -153,7 +153,7 @@ class LocalLearner:
             micro = batch.select(indices)
             with self._remedy(micro), self._checkpointing():
                 micro = micro.to(self.policy.device)
-                with _computing(self.policy.device, self.precision):
+                with _computing(self.policy, self.precision):
                     outputs = self.policy.outputs(micro)
                 loss, metrics = objective(outputs, micro)
                 total = loss.sum()
@@ -225,7 +225,7 @@ class LocalLearner:
         """The first token about which the model, or else the objective, says what is not finite; empty if there is none."""
         for indices in batch.micro_batches(self.max_tokens):
             micro = batch.select(indices).to(self.policy.device)
-            with _computing(self.policy.device, self.precision):
+            with _computing(self.policy, self.precision):
                 outputs = self.policy.outputs(micro)
             said = {name: getattr(outputs, name) for name in ("logp", "entropy", "value", "score")}
             for name, values in {**said, "loss": objective(outputs, micro)[0]}.items():
@@ -332,9 +332,9 @@ def _shape(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
     return tuple(tensors[name].shape) if name in tensors else None
 
 
-def _computing(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+def _computing(policy: Trainable, precision: Precision) -> AbstractContextManager[Any]:
     """What the model computes in."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+    return torch.autocast(policy.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
@@ -356,7 +356,7 @@ def evaluate(policy: Trainable, batch: Batch, max_tokens: int = 8192, precision:
     for indices in batch.micro_batches(max_tokens):
         where = batch.token_index(indices)
         micro = batch.select(indices)
-        with _computing(policy.device, precision):
+        with _computing(policy, precision):
             outputs = policy.outputs(micro)
         for field in fields(outputs):
             values = getattr(outputs, field.name)

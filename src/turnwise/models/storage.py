@@ -33,14 +33,15 @@ def load_model(
         path: Folder or hub id.
         what: What messages call the model.
         dtype: Torch dtype name of the weights.
-        device: Torch device.
+        device: Torch device, see `find_device`.
         trust_remote_code: Run modelling code that comes with the weights.
         quantise: Load the weights in 4 or 8 bits, frozen.
         options: Passed on to the auto class.
 
     Raises:
-        TurnwiseError: no such model, or it cannot be quantised here; with the remedy.
+        TurnwiseError: no such model or device, or it cannot be quantised here; with the remedy.
     """
+    device = find_device(device)
     if quantise:
         options |= {"quantization_config": _quantisation(quantise, dtype), "device_map": {"": device}}
     try:
@@ -72,6 +73,25 @@ def load_tokenizer(path: str | Path, *, trust_remote_code: bool = False) -> Any:
             f"{str(path)!r} has a model but no usable tokenizer: {first_line(error)}\n"
             "Save it beside the weights: AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER)."
         ) from error
+
+
+def find_device(name: str) -> str:
+    """The Torch device of this name; ``auto`` stands for the accelerator that PyTorch finds, or the CPU if there is none.
+
+    Raises:
+        TurnwiseError: there is no such device here, with those there are.
+    """
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    there = ["cpu"]
+    if accelerator is not None:
+        there += [f"{accelerator.type}:{index}" for index in range(torch.accelerator.device_count())]
+    if name == "auto":
+        return there[min(1, len(there) - 1)]
+    if name in there or (accelerator is not None and name == accelerator.type):
+        return name
+    found = f"PyTorch {torch.__version__} finds {', '.join(there)}"
+    remedy = "; a CUDA device needs an NVIDIA driver and a CUDA build of PyTorch" if name.startswith("cuda") else ""
+    raise TurnwiseError(f"there is no device {name!r} here: {found}{remedy}. Use one of them, or auto")
 
 
 def context_limit(config: Any) -> int:

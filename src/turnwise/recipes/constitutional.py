@@ -142,9 +142,10 @@ def make_source(training: Training, world: EnvSpec, policy: Any, settings: Princ
 
     principles, prompts = check_principles(settings), _prompts(world)
     procedure = Procedure.read(settings.procedure or None)
-    writer = (
-        None if settings.critic == "self" else by_rule if settings.critic == "rule" else by_chat(_chat(settings.critic))
-    )
+    writer: Any = None
+    if settings.critic != "self":
+        named = settings.critic
+        writer = by_rule if named == "rule" else by_chat(_chat(named, str(policy.device)))
     replies = make_collector(training, world, policy)
     if writer is not None and settings.reviser == "critic":
         revise: Any = reviewer(principles, writer, policy.renderer, procedure=procedure, rounds=settings.rounds)
@@ -189,7 +190,7 @@ def judge_of(settings: Principles, principles: Sequence[Principle], policy: Any,
     if settings.judge == "self":
         teacher: Any = ModelTeacher(policy.reference(), policy.renderer, **options)
     else:
-        teacher = JudgeTeacher(_chat(settings.judge), policy.renderer, **options)
+        teacher = JudgeTeacher(_chat(settings.judge, str(policy.device)), policy.renderer, **options)
     return Asked(replies, teacher, name="principles")
 
 
@@ -256,7 +257,7 @@ def _as_messages(prompt: str, chosen: str, rejected: str) -> dict[str, list[dict
     return {"prompt": list(asked.messages), **answers}
 
 
-def _chat(name: str) -> Chat:
+def _chat(name: str, device: str = "cpu") -> Chat:
     """The model behind ``judge:FOLDER`` or ``judge:URL#MODEL``, to talk to."""
     from turnwise.engines import Endpoint
     from turnwise.engines.chat import LocalChat
@@ -264,7 +265,7 @@ def _chat(name: str) -> Chat:
     from turnwise.rewards.named import parse_judge
 
     spec = parse_judge(name)
-    return Endpoint(spec.target, spec.option) if spec.option else LocalChat(judge_model(Path(spec.target)))
+    return Endpoint(spec.target, spec.option) if spec.option else LocalChat(judge_model(Path(spec.target), device))
 
 
 def _prompts(world: EnvSpec) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,29 @@ from turnwise.recipes.settings import Model, Training
 def load_policy(training: Training, path: str | Path, *, value_head: bool = False) -> Any:
     """The policy in `path`, acting as the run's settings say."""
     from turnwise.models import Policy
+    from turnwise.models.storage import find_device
 
-    drawn = sampling(training)
+    model, drawn = training.model, sampling(training)
     return Policy.from_pretrained(
-        path, value_head=value_head, quantise=_bits(training.model), sampling=drawn, **reading(training.model)
+        path,
+        value_head=value_head,
+        quantise=_bits(model),
+        sampling=drawn,
+        device=find_device(model.device),
+        **reading(model),
     )
 
 
 def load_scorer(training: Training, path: str | Path, *, lora: str = "") -> Any:
     """The reward model or process reward model in `path`; a language model there gets a new head."""
     from turnwise.models import Scorer
+    from turnwise.models.storage import find_device
 
     model = training.model
     return Scorer.from_pretrained(
-        path, kind=_kind(training), lora=lora, quantise=_bits(model), seed=training.seed, **reading(model)
-    )
+        path, kind=_kind(training), lora=lora, quantise=_bits(model), seed=training.seed, device=find_device(model.device),
+        **reading(model),
+    )  # fmt: skip
 
 
 def reading(model: Model) -> dict[str, Any]:
@@ -38,6 +47,17 @@ def reading(model: Model) -> dict[str, Any]:
         "template": _template(model),
         "trust_remote_code": model.trust_remote_code,
     }
+
+
+def here(training: Training) -> Training:
+    """The same settings for acting on this machine: on the CPU where the run's device is not."""
+    from turnwise.models.storage import find_device
+
+    try:
+        find_device(training.model.device)
+    except TurnwiseError:
+        return dataclasses.replace(training, model=dataclasses.replace(training.model, device="cpu"))
+    return training
 
 
 def first_model(training: Training, texts: Callable[[], Sequence[str]], home: Path) -> Any:
@@ -109,14 +129,15 @@ def _template(model: Model) -> str | None:
 def _first_policy(training: Training, texts: Callable[[], Sequence[str]], home: Path) -> Any:
     from turnwise.models import SIZES, Policy, build_model
     from turnwise.models.lora import lora_spec, with_lora
+    from turnwise.models.storage import find_device
     from turnwise.text import Renderer
 
     model, adapter = training.model, lora_spec(training.model.lora)
     if model.model in SIZES:
         tokenizer = _tokenizer(texts, home)
         renderer = Renderer(tokenizer, system=model.system or None, template=_template(model))
-        built = build_model(tokenizer, model.model, seed=training.seed)
-        policy = Policy(built, tokenizer, renderer=renderer, sampling=sampling(training))
+        built: Any = build_model(tokenizer, model.model, seed=training.seed)
+        policy = Policy(built.to(find_device(model.device)), tokenizer, renderer=renderer, sampling=sampling(training))
     else:
         policy = _loaded(training)
     if adapter is None or trains(training) != "policy":

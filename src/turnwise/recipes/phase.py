@@ -51,6 +51,8 @@ def before(
             warmup=0.1,
             max_grad_norm=training.optimiser.max_grad_norm,
             max_tokens=training.optimiser.max_tokens,
+            gradient_checkpointing=training.optimiser.gradient_checkpointing,
+            precision=training.optimiser.precision,
             seed=training.seed,
         )
         try:

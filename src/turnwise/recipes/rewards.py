@@ -52,7 +52,7 @@ def rewards_of(
     return resolve(
         parse_rewards(feedback.reward),
         policy.renderer,
-        loaders(policy.renderer, feedback.reward_deadline),
+        loaders(policy.renderer, feedback.reward_deadline, device=str(policy.device)),
         columns=None if find is None else lambda episode: {name: find(episode.seed).get(name) for name in names},
         known=names,
         prompt=None if find is None else lambda episode: _prompt(find, episode),
@@ -77,17 +77,18 @@ def rows_of(world: EnvSpec, *, held_out: bool = False) -> tuple[Sequence[Row], C
         env.close()
 
 
-def loaders(renderer: Renderer, deadline: float = 600.0) -> Loaders:
+def loaders(renderer: Renderer, deadline: float = 600.0, *, device: str = "cpu") -> Loaders:
     """What loads functions and models for episodes made with `renderer`.
 
     Args:
         renderer: The renderer that the episodes are made with.
         deadline: Seconds that a judge behind an address may take for the episodes of one call.
+        device: Where models are.
     """
     return Loaders(
         function=find_function,
-        model=partial(_scored_by, renderer),
-        judge=partial(_judged_by, renderer),
+        model=partial(_scored_by, renderer, device),
+        judge=partial(_judged_by, renderer, device),
         endpoint=partial(_asked_at, renderer, deadline),
     )
 
@@ -122,29 +123,29 @@ def _prompt(find: Callable[[int], Row], episode: Episode) -> Any:
     return find(episode.seed)["prompt"]
 
 
-def _scored_by(renderer: Renderer, folder: Path, by_text: bool) -> Reward:
+def _scored_by(renderer: Renderer, device: str, folder: Path, by_text: bool) -> Reward:
     from turnwise.models import Scorer
     from turnwise.rewards import ProcessReward, RewardModelReward
 
     path, how = _model_in(folder)
     kind = _kind(path, folder)
-    scorer = Scorer.from_pretrained(path, kind=kind, **how)
+    scorer = Scorer.from_pretrained(path, kind=kind, device=device, **how)
     pays = RewardModelReward if kind == "reward" else ProcessReward
     return pays(scorer, renderer, text=by_text)
 
 
-def _judged_by(renderer: Renderer, folder: Path, template: str) -> Reward:
+def _judged_by(renderer: Renderer, device: str, folder: Path, template: str) -> Reward:
     from turnwise.rewards.judge import ModelJudge
 
-    return ModelJudge(judge_model(folder), renderer, template=template or None)
+    return ModelJudge(judge_model(folder, device), renderer, template=template or None)
 
 
-def judge_model(folder: Path) -> Policy:
+def judge_model(folder: Path, device: str = "cpu") -> Policy:
     """The language model in a folder or run folder, to be asked for its opinion."""
     from turnwise.models import Policy
 
     path, how = _model_in(folder)
-    return Policy.from_pretrained(path, **how)
+    return Policy.from_pretrained(path, device=device, **how)
 
 
 def _asked_at(renderer: Renderer, deadline: float, address: str, model: str, template: str) -> Reward:

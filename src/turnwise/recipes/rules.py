@@ -29,6 +29,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
     },
     "Model": {
         "model": (bool, "name a model: tiny, small, or a Hugging Face folder or id"),
+        "device": (bool, "name a device: cpu, cuda, cuda:1, or auto"),
         "lora": (lambda x: not x.startswith("-"), "a rank is positive; use 0 to train all weights"),
         "temperature": (lambda x: x > 0, "training samples, so it needs a positive temperature; 1 is usual"),
         "top_p": (lambda x: 0 < x <= 1, "it keeps no token; use a number in (0, 1]"),
@@ -85,6 +86,11 @@ def check_together(training: Any) -> None:
     if training.model.quantise != "none" and not training.model.lora:
         raise SettingsError(
             f"quantise={training.model.quantise!r} without lora: quantised weights cannot be trained; add lora, for example r=16"
+        )
+    if training.optimiser.precision == "bf16" and training.model.dtype != "float32":
+        raise SettingsError(
+            f"precision='bf16' with dtype={training.model.dtype!r}: mixed precision keeps the weights in float32; use dtype='float32', "
+            "or precision='full' to compute in the type of the weights"
         )
     compares = getattr(training.algorithm, "needs_reference", getattr(training.algorithm, "kl_coef", 0))
     if compares and training.model.top_p < 1:

@@ -112,6 +112,8 @@ class Model:
         lora: A LoRA adapter: its rank, or ``r=16,alpha=32,dropout=0.05,targets=q_proj+v_proj``. Empty trains all weights.
         quantise: Hold the frozen weights under an adapter in 8 or 4 bits (QLoRA).
         dtype: Torch dtype of a loaded model's weights.
+        device: Where it is and computes: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` …; auto takes the accelerator that PyTorch
+            finds, or the CPU if there is none.
         temperature: Sampling temperature, in training and in every log-probability.
         top_p: Nucleus that actions are sampled from; 1 samples from everything.
         system: System message put before every episode; empty for none.
@@ -124,6 +126,7 @@ class Model:
     lora: str = ""
     quantise: Literal["none", "8bit", "4bit"] = "none"
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    device: str = "cpu"
     temperature: float = 1.0
     top_p: float = 1.0
     system: str = ""
@@ -168,6 +171,10 @@ class Optimiser:
         warmup: Share of the run during which the rate rises from zero.
         max_grad_norm: Clip the gradient's norm to this; 0 leaves it.
         max_tokens: Tokens per micro-batch; lower it when memory runs out, the result stays the same.
+        gradient_checkpointing: Keep the inputs of layers alone and compute the rest again on the way back: less memory, a third
+            more time for updates, the same result.
+        precision: What updates compute in: ``full`` is the type of the weights; ``bf16`` is mixed precision, with products in
+            bfloat16 and float32 for weights, norms, output head, losses and gradients.
     """
 
     lr: float = 0.0
@@ -175,6 +182,8 @@ class Optimiser:
     warmup: float = 0.0
     max_grad_norm: float = 1.0
     max_tokens: int = 8192
+    gradient_checkpointing: bool = False
+    precision: Literal["full", "bf16"] = "full"
 
     def __post_init__(self) -> None:
         check(self)

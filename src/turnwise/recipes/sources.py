@@ -148,9 +148,8 @@ def paid(training: Training, world: EnvSpec, policy: Any, source: Any) -> Any:
         from turnwise.recipes.teachers import teacher_of
         from turnwise.rollout import Asked
 
-        source = Asked(
-            source, teacher_of(training.feedback.teacher, policy.renderer, training.feedback.reward_deadline)
-        )
+        name, deadline = training.feedback.teacher, training.feedback.reward_deadline
+        source = Asked(source, teacher_of(name, policy.renderer, deadline, device=str(policy.device)))
     return source
 
 

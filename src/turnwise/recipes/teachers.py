@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from turnwise.text import Renderer
 
 
-def teacher_of(name: str, renderer: Renderer, deadline: float = 600.0) -> Teacher:
+def teacher_of(name: str, renderer: Renderer, deadline: float = 600.0, *, device: str = "cpu") -> Teacher:
     """The teacher behind a name.
 
     Args:
@@ -20,6 +20,7 @@ def teacher_of(name: str, renderer: Renderer, deadline: float = 600.0) -> Teache
             model twice, in both orders, and ``file.py:name`` is a teacher of your own: questions in, an answer for each out.
         renderer: The renderer that the episodes are made with.
         deadline: Seconds that a judge behind an address may take for the questions of one call.
+        device: Where a model that is asked is.
 
     Raises:
         TurnwiseError: no such teacher, or one that cannot be loaded.
@@ -39,7 +40,7 @@ def teacher_of(name: str, renderer: Renderer, deadline: float = 600.0) -> Teache
         judge = parse_judge(name)
         if judge.option:
             return JudgeTeacher(Endpoint(judge.target, judge.option, deadline=deadline), renderer)
-        return ModelTeacher(judge_model(Path(judge.target)), renderer)
+        return ModelTeacher(judge_model(Path(judge.target), device), renderer)
     if not rest:
         raise TurnwiseError(
             f"there is no teacher {name!r}; write principles:FILE, judge:FOLDER, judge:URL#MODEL, or file.py:name for one of "

@@ -19,13 +19,14 @@ from turnwise.errors import TurnwiseError
 from turnwise.recipes.models import (
     default_lr,
     first_model,
+    here,
     load_policy,
     load_scorer,
     needs_critic,
     needs_reference,
     trains,
 )
-from turnwise.recipes.settings import Data, Feedback, Model, Optimiser, Training, WarmStart, World
+from turnwise.recipes.settings import PARTS, Data, Feedback, Model, Optimiser, Training, WarmStart, World
 from turnwise.recipes.sources import (
     asking,
     held_out_rollouts,
@@ -193,6 +194,8 @@ def run(
                 warmup=training.optimiser.warmup,
                 max_grad_norm=training.optimiser.max_grad_norm,
                 max_tokens=training.optimiser.max_tokens,
+                gradient_checkpointing=training.optimiser.gradient_checkpointing,
+                precision=training.optimiser.precision,
                 reference=model.reference() if needs_reference(training) else None,
                 judge=judge,
                 seed=training.seed,
@@ -284,7 +287,11 @@ def _refuse_other_settings(before: dict[str, Any], now: dict[str, Any], out: Pat
             )
     old, new = before.get("training", {}), now["training"]
     for part in new.keys() - {"steps"}:
-        if new[part] != old.get(part):
+        was = old.get(part)
+        if part in PARTS and isinstance(was, dict):
+            # A setting that an older version did not have was at what is now its default.
+            was = dataclasses.asdict(PARTS[part]()) | was
+        if new[part] != was:
             raise TurnwiseError(
                 f"{out} was started with {part} {old.get(part)}, not {new[part]}; a resumed run keeps its settings, and only "
                 "steps may be raised. Start a new run in another folder"
@@ -315,7 +322,7 @@ def load(
     from turnwise.runs import RunFolder
 
     folder = RunFolder.view(out)
-    training = asking(Training.from_config(folder.config["training"]), data=str(data), reward=reward)
+    training = here(asking(Training.from_config(folder.config["training"]), data=str(data), reward=reward))
     path = Path(model) if model else folder.final
     if not path.exists():
         raise TurnwiseError(f"{out} has no final model yet; finish it with `turnwise train --resume {out}`")
