@@ -43,8 +43,9 @@ def build_tokenizer(texts: Iterable[str], *, max_words: int = 4096) -> PreTraine
 
     splitter = Sequence([Metaspace(prepend_scheme="always", split=False), Split(Regex(_PIECE), behavior="isolated")])
     counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(piece for piece, _ in splitter.pre_tokenize_str(text))
+    for text, times in Counter(texts).items():
+        for piece, _ in splitter.pre_tokenize_str(text):
+            counts[piece] += times
     digits = [mark + digit for digit in "0123456789" for mark in ("▁", "")]
     words = sorted(word for word, _ in counts.most_common(max_words))
     pieces = list(dict.fromkeys([PAD, UNKNOWN, START, END, ACT, *digits, *words]))
