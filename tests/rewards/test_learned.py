@@ -43,16 +43,17 @@ def test_the_score_of_the_whole_episode_is_paid_at_its_last_turn() -> None:
         ids = np.concatenate([part for turn in last for part in (turn.obs, turn.act)])
         with torch.no_grad():
             own = float(model.model(input_ids=torch.tensor(ids, dtype=torch.int64)[None], use_cache=False,
-                                    **plan(len(ids))).logits)  # fmt: skip
+                                    **plan(ids)).logits)  # fmt: skip
         assert array[:-1].tolist() == [0.0] * (len(array) - 1)
         assert array[-1] == pytest.approx(own, abs=1e-5)
     check_reward(RewardModelReward(model, renderer), episodes)
 
 
-def plan(n: int) -> dict[str, Any]:
-    from turnwise.models.attention import Packed
+def plan(ids: np.ndarray[Any, Any]) -> dict[str, Any]:
+    from turnwise.models.tree_attention import Tree
+    from turnwise.tree import PrefixTree
 
-    return {"plan": Packed.of(torch.tensor([0, n]), torch.arange(n), torch.zeros(n, dtype=torch.int64))}
+    return {"plan": Tree(PrefixTree.of(ids, [len(ids)]), np.array([len(ids)]), torch.device("cpu"))}
 
 
 def test_neither_company_nor_token_budget_changes_a_score() -> None:

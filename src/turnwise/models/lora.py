@@ -178,10 +178,15 @@ class AdapterDropout:
         self._parts = [part for name, part in named if "lora_dropout" in name and isinstance(part, nn.Dropout)]
         self._weights = [p for name, p in model.named_parameters() if "lora_A" in name] if self._parts else []
 
+    @property
+    def active(self) -> bool:
+        """A forward pass would drop something now."""
+        return bool(self._parts) and torch.is_grad_enabled()
+
     @contextmanager
     def on(self, tokens: Tensor) -> Iterator[None]:
         """Around a forward pass that reads `tokens`."""
-        if not self._parts or not torch.is_grad_enabled():
+        if not self.active:
             yield
             return
         state = tokens.cpu().numpy().tobytes() + self._weights[-1].detach().float().cpu().numpy().tobytes()

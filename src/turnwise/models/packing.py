@@ -1,7 +1,8 @@
 """What every model that reads packed batches shares: the check that our attention equals its own, and the way without it.
 
-A model runs packed when its forward through `turnwise.models.attention` equals its own forward, sequence by sequence.
-Otherwise its sequences are padded to a rectangle and go through its own forward, slower and just as right.
+A model runs packed when its forward through `turnwise.models.attention` equals its own forward, sequence by sequence. It then
+reads every distinct prefix once. Otherwise its sequences are padded to a rectangle and go through its own forward, slower
+and just as right.
 """
 
 from __future__ import annotations
@@ -11,23 +12,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from turnwise.batch import Batch
 from turnwise.models import attention
-from turnwise.models.attention import Packed, UnsupportedAttentionError
+from turnwise.models.attention import Plan, UnsupportedAttentionError
 from turnwise.models.storage import first_line
+from turnwise.models.tree_attention import Tree
+from turnwise.tree import PrefixTree
 
 log = logging.getLogger(__name__)
 
 Own = Callable[[Tensor], Tensor]
 """(n,) ids of one sequence -> (n, K), what the model says at each of them through its own forward."""
 
-Ours = Callable[[Tensor, Tensor, Packed], Tensor]
-"""(T,) ids, (T,) positions and their plan -> (T, K), the same through our attention."""
+Ours = Callable[[Tensor, Tensor, Plan], Tensor]
+"""(U,) ids, (U,) positions and their plan -> (U, K), the same through our attention."""
 
-_LENGTHS = (11, 7)
+_LENGTHS = (11, 7, 9, 12)
+_COMMON = 5
+"""The last two sequences of the check begin alike."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +69,60 @@ class Padded:
         return grid.flatten(0, 1)[self.rows[positions]]
 
 
-def packed_plan(batch: Batch) -> Packed:
-    """Which tokens of a packed batch attend to which."""
-    return Packed.of(batch.cu_seqlens, batch.positions, batch.sequence)
+@dataclass(frozen=True)
+class Prefixes:
+    """The distinct prefixes of a packed batch, as far as something is read there.
+
+    Attributes:
+        ids: (U,) int64, last token of each prefix.
+        source: (U,) int64, place of that token in the batch.
+        positions: (U,) int64, its place in its sequence.
+        node: (N,) int64, the prefix that ends with each token at which something is read.
+        plan: Which of them attend to which.
+    """
+
+    ids: Tensor
+    source: Tensor
+    positions: Tensor
+    node: Tensor
+    plan: Tree
+
+    @classmethod
+    def of(cls, batch: Batch, read: Tensor, *, share: bool = True) -> Prefixes:
+        """The prefixes of a batch.
+
+        Args:
+            batch: Where they come from.
+            read: (N,) places in it where something will be read. What follows the last one of a sequence is left out.
+            share: Compute what several sequences begin with once. Off where equal tokens do not mean equal inputs.
+        """
+        tokens, where = batch.tokens.cpu().numpy(), read.cpu().numpy()
+        bounds = batch.cu_seqlens.cpu().numpy()
+        sequence = np.searchsorted(bounds, where, "right") - 1
+        lengths = np.zeros(len(batch), np.int64)
+        np.maximum.at(lengths, sequence, where - bounds[sequence] + 1)
+        if not len(where):
+            lengths[0] = 1  # a model reads at least one token
+        starts = np.cumsum(lengths) - lengths
+        places = np.arange(lengths.sum()) + np.repeat(bounds[:-1] - starts, lengths)
+        tree = PrefixTree.of(tokens[places], lengths, None if share else np.ones(len(batch), np.bool_))
+        device = batch.tokens.device
+        source = torch.from_numpy(places[tree.token]).to(device)
+        return cls(
+            ids=batch.tokens[source],
+            source=source,
+            positions=torch.from_numpy(tree.positions).to(device),
+            node=torch.from_numpy(tree.node[where - bounds[sequence] + starts[sequence]]).to(device),
+            plan=Tree(tree, lengths, device),
+        )
 
 
 def runs_packed(model: Any, own: Own, ours: Ours, *, tolerance: float = 1e-4) -> bool:
     """Whether the model says the same packed through our attention as through its own forward; it is left that way.
 
-    Two random sequences are run both ways. A model with an attention variant that the packed function does not compute
-    (ALiBi, sinks, sliding windows, recurrent layers …) differs or refuses, and keeps its own forward.
+    Random sequences, two of which begin alike, are run both ways. A model with an attention variant that the packed function
+    does not compute (ALiBi, sinks, sliding windows, recurrent layers, one that nobody has heard of) differs or refuses, and
+    keeps its own forward.
 
     Args:
         model: The Hugging Face model, which is told which attention to use.
@@ -86,18 +136,20 @@ def runs_packed(model: Any, own: Own, ours: Ours, *, tolerance: float = 1e-4) ->
     config = model.config.get_text_config()
     device = next(model.parameters()).device
     parts = [torch.randint(0, int(config.vocab_size), (n,), generator=generator).to(device) for n in _LENGTHS]
+    parts[-1][:_COMMON] = parts[-2][:_COMMON]
     with torch.no_grad():
         if before == attention.NAME:
             model.set_attn_implementation("sdpa")
         try:
             expected = torch.cat([own(part) for part in parts])
             model.set_attn_implementation(attention.NAME)
-            positions = torch.cat([torch.arange(n, device=device) for n in _LENGTHS])
-            lengths = torch.tensor(_LENGTHS, device=device)
-            cu = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-            sequence = torch.repeat_interleave(torch.arange(len(parts), device=device), lengths)
-            plan = Packed.of(cu, positions, sequence)
-            said = ours(torch.cat(parts), positions, plan)
+            tokens = torch.cat(parts)
+            tree = PrefixTree.of(tokens.cpu().numpy(), _LENGTHS)
+            plan = Tree(tree, np.array(_LENGTHS), device)
+            token, positions, node = (
+                torch.from_numpy(array).to(device) for array in (tree.token, tree.positions, tree.node)
+            )
+            said = ours(tokens[token], positions, plan)[node]
         except (UnsupportedAttentionError, ValueError, TypeError, RuntimeError) as error:
             reason = first_line(error)
         else:

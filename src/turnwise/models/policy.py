@@ -34,7 +34,7 @@ from turnwise.models.lora import (
     with_lora,
     with_stored_adapter,
 )
-from turnwise.models.packing import Padded, packed_plan, runs_packed
+from turnwise.models.packing import Padded, Prefixes, runs_packed
 from turnwise.models.storage import Quantise, context_limit, load_model, load_tokenizer, quiet, underlying
 from turnwise.text import Renderer
 
@@ -237,25 +237,42 @@ class Policy:
                 "give the first observation at least one token"
             )
         is_action = batch.action[where]
-        logits, hidden = self.forward(batch, where - 1)
         taken = batch.tokens[batch.action]
-        logp = log_probs(logits[is_action], self.sampling, self.banned, None if self._exact else taken)
+        logits, hidden, row = self._distinct(batch, where - 1)
+        acted = row[is_action]
+        # The same token after the same context is asked about once.
+        width = logits.shape[-1]
+        asked, back = torch.unique(acted * width + taken, return_inverse=True)
+        context, token = asked // width, asked % width
+        logp = log_probs(logits[context], self.sampling, self.banned, None if self._exact else token)
         value = final = None
         if self.value_head is not None:
             values = self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1).float()
-            value, final = values[is_action], values[~is_action]
-        return Outputs(
-            logp=logp.gather(-1, taken[:, None]).squeeze(-1), entropy=entropy(logp), value=value, final_value=final
-        )
+            value, final = values[acted], values[row[~is_action]]
+        said, spread = logp.gather(-1, token[:, None]).squeeze(-1), entropy(logp)
+        return Outputs(logp=said[back], entropy=spread[back], value=value, final_value=final)
 
     def forward(self, batch: Batch, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, V) and last hidden states (N, d) at packed `positions` (N,)."""
+        logits, hidden, row = self._distinct(batch, positions)
+        return logits[row], hidden[row]
+
+    def _distinct(self, batch: Batch, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (K, V) and last hidden states (K, d) of the distinct contexts that end at packed `positions` (N,).
+
+        Returns:
+            Both, and the row (N,) of each position in them.
+        """
         if self.packed:
-            return self.run(batch.tokens, batch.positions, packed_plan(batch), positions)
+            # Dropout draws anew for every token that is read.
+            prefixes = Prefixes.of(batch, positions, share=not self._dropout.active)
+            keep, row = torch.unique(prefixes.node, return_inverse=True)
+            return *self.run(prefixes.ids, prefixes.positions, prefixes.plan, keep), row
         padded = Padded.of(batch)
         with self._capture() as captured, self._adapter(), self._dropout.on(batch.tokens):
             logits = self.model(input_ids=padded.ids, attention_mask=padded.mask, use_cache=False).logits
-        return padded.at(logits, positions), padded.at(captured[0], positions)
+        row = torch.arange(len(positions), device=positions.device)
+        return padded.at(logits, positions), padded.at(captured[0], positions), row
 
     def run(self, ids: Tensor, positions: Tensor, plan: Plan, keep: Tensor) -> tuple[Tensor, Tensor]:
         """Packed forward of (T,) ids at (T,) positions under `plan`; logits and hidden states at `keep` (N,)."""

@@ -32,7 +32,7 @@ from turnwise.models.lora import (
     with_lora,
     with_stored_adapter,
 )
-from turnwise.models.packing import Padded, packed_plan, runs_packed
+from turnwise.models.packing import Padded, Prefixes, runs_packed
 from turnwise.models.policy import Policy
 from turnwise.models.storage import Quantise, context_limit, load_model, load_tokenizer, quiet, underlying
 from turnwise.text import Renderer
@@ -206,16 +206,20 @@ class Scorer:
         """
         batch = batch.to(self.device)
         where = batch.action.nonzero().squeeze(1)
+        row = torch.arange(len(where), device=self.device)
         with self._dropout.on(batch.tokens):
             if self.packed:
-                read = batch.tokens if embeddings is None else embeddings
-                hidden = self._hidden(read, batch.positions, packed_plan(batch))[where]
+                share = embeddings is None and not self._dropout.active
+                prefixes = Prefixes.of(batch, where, share=share)
+                keep, row = torch.unique(prefixes.node, return_inverse=True)
+                read = prefixes.ids if embeddings is None else embeddings[prefixes.source]
+                hidden = self._hidden(read, prefixes.positions, prefixes.plan)[keep]
             else:
                 padded = Padded.of(batch)
                 inputs = {"input_ids": padded.ids} if embeddings is None else {"inputs_embeds": padded.laid(embeddings)}
                 out = self._trunk(**inputs, attention_mask=padded.mask, use_cache=False)
                 hidden = padded.at(out.last_hidden_state, where)
-            score = self._score(hidden)
+            score = self._score(hidden)[row]
         nothing = torch.zeros(len(where), device=self.device)
         return Outputs(nothing, nothing, score=score.squeeze(-1) if self.kind == "reward" else score)
 

@@ -1,0 +1,133 @@
+"""Attention over a prefix tree: (1) it is masked softmax attention along each path, in value and in all three gradients, for
+random trees, head counts and widths; (2) blocks of any size and probabilities kept or not give the same; (3) so does
+PyTorch's own function, which other devices and 16-bit weights use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from turnwise.models import tree_attention
+from turnwise.models.tree_attention import Tree
+from turnwise.tree import PrefixTree
+
+sequences = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=9)
+heads = st.sampled_from([(1, 1), (4, 4), (4, 2), (6, 1)])
+
+
+def made(found: list[list[int]]) -> tuple[PrefixTree, np.ndarray[Any, Any]]:
+    lengths = np.array([len(one) for one in found])
+    return PrefixTree.of(np.array([token for one in found for token in one]), lengths), lengths
+
+
+def drawn(nodes: int, n_heads: int, groups: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """Queries, keys, values (wider than keys) and a gradient."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    return [
+        draw(1, n_heads, nodes, 3), draw(1, groups, nodes, 3), draw(1, groups, nodes, 5), draw(1, nodes, n_heads, 5),
+    ]  # fmt: skip
+
+
+def by_hand(tree: PrefixTree, lengths: np.ndarray[Any, Any], q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """One node at a time: softmax over the nodes on its path."""
+    starts = np.cumsum(lengths) - lengths
+    path: dict[int, np.ndarray[Any, Any]] = {}
+    for start, length in zip(starts, lengths, strict=True):
+        nodes = tree.node[start : start + length]
+        path |= {int(node): nodes[: i + 1] for i, node in enumerate(nodes)}
+    share = q.shape[1] // k.shape[1]
+    rows: list[Tensor] = []
+    for node in range(len(tree)):
+        seen = torch.from_numpy(path[node])
+        said: list[Tensor] = []
+        for head in range(q.shape[1]):
+            scores = k[0, head // share, seen] @ q[0, head, node] * scale
+            said.append(scores.softmax(0) @ v[0, head // share, seen])
+        rows.append(torch.stack(said))
+    return torch.stack(rows)[None]
+
+
+def with_gradients(attend: Any, q: Tensor, k: Tensor, v: Tensor, given_: Tensor) -> list[Tensor]:
+    leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+    out = attend(*leaves)
+    return [out, *torch.autograd.grad((out * given_).sum(), leaves)]
+
+
+@given(sequences, heads)
+@settings(max_examples=40, deadline=None)
+def test_it_is_attention_along_each_path(found: list[list[int]], shape: tuple[int, int]) -> None:
+    tree, lengths = made(found)
+    q, k, v, slope = drawn(len(tree), *shape)
+    ours = with_gradients(lambda a, b, c: Tree(tree, lengths, q.device).attend(0, a, b, c, 0.7), q, k, v, slope)
+    theirs = with_gradients(lambda a, b, c: by_hand(tree, lengths, a, b, c, 0.7), q, k, v, slope)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"RUN": 3}, {"BLOCK": 1}, {"RUN": 4, "PADDING": 0}, {"KEPT": 0}, {"RUN": 2, "KEPT": 5}]
+)
+@given(found=sequences)
+@settings(max_examples=10, deadline=None)
+def test_neither_blocks_nor_what_is_kept_change_anything(found: list[list[int]], limits: dict[str, int]) -> None:
+    tree, lengths = made(found)
+    q, k, v, slope = drawn(len(tree), 4, 2)
+
+    def ours() -> list[Tensor]:
+        return with_gradients(lambda a, b, c: Tree(tree, lengths, q.device).attend(0, a, b, c, 1.0), q, k, v, slope)
+
+    expected = ours()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in limits.items():
+            patch.setattr(tree_attention, name, value)
+        got = ours()
+    for a, b in zip(expected, got, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
+
+
+@given(sequences)
+@settings(max_examples=10, deadline=None)
+def test_so_does_the_function_of_other_devices(found: list[list[int]]) -> None:
+    tree, lengths = made(found)
+    q, k, v, slope = drawn(len(tree), 4, 2)
+
+    def ours(dtype: torch.dtype = torch.float64) -> list[Tensor]:
+        plan = Tree(tree, lengths, q.device)
+        a, b, c, d = (x.to(dtype) for x in (q, k, v, slope))
+        return with_gradients(lambda a, b, c: plan.attend(0, a, b, c, 1.0), a, b, c, d)
+
+    expected = ours()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tree_attention, "_by_products", lambda q: False)
+        got = ours()
+    for a, b in zip(expected, got, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
+    for a, b in zip(expected, ours(torch.bfloat16), strict=True):
+        torch.testing.assert_close(a, b.double(), atol=0.2, rtol=0.05)
+
+
+def test_memory_grows_with_the_tokens() -> None:
+    """What a long path leaves for the backward pass is what went in."""
+    tree, lengths = made([list(range(tree_attention.KEPT + 200))])
+    q, k, v, _ = drawn(len(tree), 2, 2, torch.float32)
+    leaves = [q.requires_grad_(), k.requires_grad_(), v.requires_grad_()]
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        out = Tree(tree, lengths, q.device).attend(0, q, k, v, 1.0)
+    function = out.grad_fn
+    while function is not None and not hasattr(function, "kept"):
+        function = function.next_functions[0][0]
+    assert function is not None
+    probabilities = sum(p.numel() for p in function.kept if p is not None)  # type: ignore[attr-defined]
+    assert probabilities <= tree_attention.KEPT**2 * 2
+    assert sum(kept) <= 2 * sum(x.numel() for x in leaves)
