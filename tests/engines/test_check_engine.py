@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from tests.models import zoo
 from turnwise.engines import Completion, Engine, LocalEngine, Request
-from turnwise.episode import Stop
+from turnwise.engines.noise import uniform
+from turnwise.engines.slots import Ints, Slots
+from turnwise.episode import Ids, Stop
 from turnwise.models import Policy, build_model
 from turnwise.testing import CheckFailed, check_engine
 
@@ -84,51 +85,65 @@ def variant(**methods: Any) -> Callable[[], Engine]:
 
 
 def test_noise_that_depends_on_the_company_is_caught() -> None:
-    def sample(self: LocalEngine, logits: torch.Tensor, jobs: list[Any]) -> Any:
-        for row, job in enumerate(jobs):
-            job.request = replace(job.request, key=row)
-        return LocalEngine._sample(self, logits, jobs)
+    def noise(self: LocalEngine, rows: Ints, counters: Ints) -> Any:
+        return uniform(np.arange(len(rows), dtype=np.uint64), counters)
 
     with pytest.raises(CheckFailed, match="depend on anything else"):
-        check_engine(variant(_sample=sample), POLICY)
+        check_engine(variant(_noise=noise), POLICY)
 
 
 def test_noise_without_a_key_is_caught() -> None:
-    def sample(self: LocalEngine, logits: torch.Tensor, jobs: list[Any]) -> Any:
-        for job in jobs:
-            job.request = replace(job.request, key=5)
-        return LocalEngine._sample(self, logits, jobs)
+    def noise(self: LocalEngine, rows: Ints, counters: Ints) -> Any:
+        return uniform(np.full(len(rows), 5, np.uint64), counters)
 
     with pytest.raises(CheckFailed, match="keys changed"):
-        check_engine(variant(_sample=sample), POLICY)
+        check_engine(variant(_noise=noise), POLICY)
+
+
+def with_slots(**methods: Any) -> Callable[[], Engine]:
+    """The local engine with one method of its slots replaced."""
+
+    def make() -> Engine:
+        engine = LocalEngine(POLICY, slots=8)
+        engine._slots = type("Variant", (Slots,), methods)(8)
+        return engine
+
+    return make
 
 
 def test_a_cache_that_trusts_its_session_is_caught() -> None:
-    def admit(self: LocalEngine) -> None:
-        before = len(self._active)
-        LocalEngine._admit(self)
-        for job in self._active[before:]:
-            job.read = min(self._slots[job.slot].length, job.length - 1)
+    def common(self: Slots, context: Ids, slots: Ints) -> Ints:
+        return np.minimum(self.read[slots], len(context))
 
-    with pytest.raises(CheckFailed, match=r"a session|the policy's own"):
-        check_engine(variant(_admit=admit), POLICY)
+    with pytest.raises(CheckFailed, match="must not depend on anything else"):
+        check_engine(with_slots(common=common), POLICY)
 
 
-def test_a_slot_given_away_while_in_use_is_caught() -> None:
-    def release(self: LocalEngine, session: int) -> None:
-        index = self._of_session.pop(session, None)
-        if index is not None:
-            self._slots[index] = type(self._slots[index])()
+def test_a_copy_of_one_id_too_many_is_caught() -> None:
+    def alike(self: Slots, rows: Ints, least: int) -> Ints:
+        found = Slots.alike(self, rows, least)
+        return np.where((found > 0) & (found < self.length[rows, None] - 1), found + 1, found)
 
-    with pytest.raises(CheckFailed, match="cancelled"):
-        check_engine(variant(release=release), POLICY)
+    with pytest.raises(CheckFailed, match="at once and one by one"):
+        check_engine(with_slots(alike=alike), POLICY)
+
+
+def test_a_slot_that_is_lost_with_a_cancelled_request_is_caught() -> None:
+    def lose(self: LocalEngine) -> None:
+        for slot, future in enumerate(self._futures):
+            if future is not None and future.cancelled():
+                self._futures[slot] = None
+                self._slots.busy[slot], self._slots.owned[slot] = False, True
+
+    with pytest.raises(CheckFailed, match="no answer within"):
+        check_engine(variant(_part_with_cancelled=lose), POLICY, deadline=0.5)
 
 
 def test_a_request_that_is_never_answered_is_caught() -> None:
     def admit(self: LocalEngine) -> None:
         LocalEngine._admit(self)
-        if len(self._active) > 3:
-            self._active.pop()
+        if self._slots.busy.sum() > 3:
+            self._slots.busy[0] = False
 
     with pytest.raises(CheckFailed, match="no answer within"):
         check_engine(variant(_admit=admit), POLICY, deadline=0.5)

@@ -240,10 +240,8 @@ def reusable(collector: Collector, engine: LocalEngine) -> None:
     fresh.close()
     assert worlds.summaries(collector.collect(worlds.tasks(6, key=9))) == worlds.summaries(expected)
     collector.close()
-    assert not engine._of_session
-    assert not engine._active
-    assert not engine._waiting
-    assert all(slot.session is None and not slot.busy for slot in engine._slots)
+    assert not engine.sessions
+    assert not engine.in_flight
 
 
 @pytest.mark.parametrize("where", ["inline", "thread"])

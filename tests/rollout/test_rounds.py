@@ -48,7 +48,7 @@ def play(make: Any, *, n: int = 12, cache: int = 5, **options: Any) -> tuple[Any
     finally:
         collector.close()
     assert engine.gate is None
-    assert not engine._of_session
+    assert not engine.sessions
     return worlds.summaries(episodes), logps(episodes), diary.passes
 
 

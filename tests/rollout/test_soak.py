@@ -33,8 +33,11 @@ class Dice:
             assert len(new) >= 1
             assert len(self.slots.get(slot, [])) >= read, "the slot has not read that much"
             self.slots[slot] = self.slots.get(slot, [])[:read] + new.tolist()
-        for job in self.engine._active:
-            assert self.slots[job.slot] == job.buffer[: job.length].tolist(), "the slot holds another context"
+        slots = self.engine._slots
+        for slot in feed.slots[feed.wanted].tolist():
+            assert self.slots[slot] == slots.tokens[slot, : slots.length[slot]].tolist(), (
+                "the slot holds another context"
+            )
         return self.table[feed.ids[ends - 1][feed.wanted]]
 
     def copy(self, source: int, target: int, length: int) -> None:
@@ -60,12 +63,10 @@ def test_ten_thousand_episodes_leave_nothing_behind() -> None:
             cancelled += asyncio.run(interrupted(collector, tasks))
         else:
             fates |= {episode.cut for episode in collector.collect(tasks)}
-            assert not engine._of_session
-            assert all(slot.session is None and not slot.busy for slot in engine._slots)
-        assert not engine._active
-        assert not engine._waiting
+            assert not engine.sessions
+        assert not engine.in_flight
         assert len(collector._workers) <= 24
-        assert len(engine._of_session) == 0
+        assert not engine.sessions
     assert cancelled
     assert {None, Cut.CRASH, Cut.LENGTH, Cut.TURN_LIMIT, Cut.CONTEXT} <= fates
     collector.close()

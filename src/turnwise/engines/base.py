@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -27,7 +27,7 @@ class Request:
         session: Whose context it is. Requests of one session usually extend each other, which is what a cache exploits.
         key: 64-bit key of the sampling noise. Equal context, weights and key give the equal action, whatever
             else the engine is doing.
-        sampling: How to draw.
+        sampling: How to draw, and which texts end the action. An engine that cannot tell them refuses.
         stop: Ids that end the action.
     """
 
@@ -38,14 +38,31 @@ class Request:
     stop: frozenset[int]
 
 
+_UNKNOWN: NDArray[np.float32] = np.zeros(0, np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sampled action: ids (m,), their log-probabilities (m,) float32, why it ended, and by which weights."""
+    """One sampled action.
+
+    Attributes:
+        ids: (m,) what was sampled, the stop token included.
+        logp: (m,) float32, log-probability of each under the distribution sampled.
+        stop: Why it ended.
+        version: Of the oldest weights that sampled any of it.
+        entropy: (m,) float32, entropy in nats of the distribution that each id was sampled from: 0 where it was certain, NaN
+            where the engine does not know it, as it does if nothing is given.
+    """
 
     ids: Ids
     logp: NDArray[np.float32]
     stop: Stop
     version: int
+    entropy: NDArray[np.float32] = field(default_factory=lambda: _UNKNOWN)
+
+    def __post_init__(self) -> None:
+        if self.entropy is _UNKNOWN:
+            object.__setattr__(self, "entropy", np.full(len(self.ids), np.nan, np.float32))
 
 
 class Engine(Protocol):

@@ -20,12 +20,14 @@ class Sampling:
         top_k: Keep the k most likely tokens, and those as likely as the k-th; 0 keeps all.
         top_p: Keep the smallest set of tokens whose probability reaches this mass; 1 keeps all.
         max_tokens: Budget of one action, stop token included.
+        stop: Texts that end an action: with the token that completes one of them, which stays part of it.
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     max_tokens: int = 32
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -36,6 +38,8 @@ class Sampling:
             raise ValueError(f"top_k={self.top_k} is negative; use 0 to keep every token")
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens={self.max_tokens} leaves no room for an action; use at least 1")
+        if not isinstance(self.stop, tuple) or not all(self.stop):
+            raise ValueError(f"stop={self.stop!r} is not a tuple of texts, none of them empty, such as ('</answer>',)")
 
 
 def wide(values: Tensor) -> Tensor:

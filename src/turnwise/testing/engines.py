@@ -21,6 +21,7 @@ from turnwise.models import Policy, Sampling
 from turnwise.testing.errors import CheckFailed
 
 _TEXTS = ("go", "you see a door", "take the red key and go north", "a b c d e f g", "7", "wait")
+_STORY = "you stand in a long hall with many doors and somebody gave you a key for one of them; "
 
 
 def check_engine(
@@ -36,8 +37,8 @@ def check_engine(
     1. A completion holds at least one id of the vocabulary, no banned one, and a finite log-probability ≤ 0 for each.
     2. It ends at the first stop id (``Stop.STOP``), else after exactly ``max_tokens`` ids (``Stop.LENGTH``).
     3. The log-probabilities are the policy's own, for temperature, top-k, top-p and greedy sampling alike.
-    4. A completion depends on context, key and weights alone: not on what else is in flight, nor on earlier turns being
-       in a cache, nor on the order of requests. Another key gives another sample.
+    4. A completion depends on context, key and weights alone: not on what else is in flight, nor on earlier turns or
+       another's beginning being in a cache, nor on the order of requests. Another key gives another sample.
     5. A completion names the version last given to `load`.
     6. Cancelled requests and released sessions leave nothing behind that changes or blocks later ones.
     7. An empty context and one that is too long are refused with `EngineError`, and the engine goes on.
@@ -55,6 +56,7 @@ def check_engine(
     check = _Check(make_engine, policy, tolerance, max_tokens, deadline)
     check.samples()
     check.scheduling()
+    check.beginnings()
     check.turns()
     check.versions()
     check.cancellation()
@@ -74,6 +76,10 @@ class _Check:
         self.sampling = Sampling(max_tokens=max_tokens)
         self.vocabulary = int(policy.model.config.get_text_config().vocab_size)
         self.contexts = [policy.renderer.first(text) for text in _TEXTS]
+        # What a group of rollouts has in common, and what is left of it in another task.
+        self.alike = [policy.renderer.first(text) for text in (_STORY, _STORY + "go", _STORY + "wait", _STORY * 2)]
+        room = policy.context_limit - 2 * max_tokens
+        self.alike = [context for context in self.alike if len(context) <= room]
 
     def samples(self) -> None:
         """Promises 1 to 3."""
@@ -118,6 +124,29 @@ class _Check:
             raise CheckFailed(
                 "every completion stayed the same when the keys changed; draw the noise of token t from (key, t)"
             )
+
+    def beginnings(self) -> None:
+        """Promise 4, where contexts begin alike: together, and one after another while those before go on."""
+        sampling = replace(self.sampling, max_tokens=2 * self.sampling.max_tokens)
+        requests = [
+            Request(self.alike[i % len(self.alike)], i, mix(6, i), sampling, self.policy.renderer.stop)
+            for i in range(3 * len(self.alike))
+        ]
+
+        async def one_by_one() -> list[Completion]:
+            engine = self.make_engine()
+            asked: list[asyncio.Task[Completion]] = []
+            for request in requests:
+                asked.append(asyncio.ensure_future(engine.generate(request)))
+                for _ in range(3):
+                    await asyncio.sleep(0)
+            return await asyncio.gather(*asked)
+
+        together = self._run(self._together(self.make_engine(), requests), "at once")
+        apart = self._run(one_by_one(), "one by one")
+        for a, b in zip(together, apart, strict=True):
+            self._same(a, b, "at once and one by one, where contexts begin alike")
+        self._log_probs(requests, together, sampling)
 
     def turns(self) -> None:
         """Promise 4, over turns: a cache must not be felt."""
