@@ -12,6 +12,7 @@ copied; or another context of the same pass, with which the decoder shares it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -62,6 +63,7 @@ class LocalEngine:
             pass begin with counts for each of them.
         tokens_copied: Context ids that did not, because another slot had read them.
         tokens_sampled: Tokens sampled so far.
+        seconds: Wall-clock time of all passes so far, sampling included.
         gate: Awaited before each pass, if there is one. What waits then is admitted in order of its session, so whoever
             sees to it that the same requests wait gets the same passes, bit for bit.
 
@@ -80,6 +82,7 @@ class LocalEngine:
         self.version = 0
         self.gate: Callable[[], Awaitable[None]] | None = None
         self.tokens_read = self.tokens_copied = self.tokens_sampled = 0
+        self.seconds = 0.0
         self._decoder = make_decoder(policy, slots, dtype=dtype)
         self._slots = Slots(slots)
         self._futures: list[asyncio.Future[Completion] | None] = [None] * slots
@@ -166,8 +169,10 @@ class LocalEngine:
             while True:
                 if self.gate is not None:
                     await self.gate()
+                begun = time.perf_counter()
                 self._admit()
                 self._advance()
+                self.seconds += time.perf_counter() - begun
                 # Ending with the last answer, not a moment later: a loop that stops there must not find us at work.
                 if not (self._waiting or self._slots.busy.any()):
                     return
@@ -333,12 +338,13 @@ class LocalEngine:
         slots.read[rows] = after
         self.tokens_read += len(ids)
         sampling = rows[wanted]
-        modes = self._mode[sampling]
-        found = np.unique(modes)
-        if len(found) == 1:
-            self._sample(logits, sampling, self._modes[found[0]])
+        if not len(sampling):
             return
-        for mode in found.tolist():
+        modes = self._mode[sampling]
+        if (modes == modes[:1]).all():
+            self._sample(logits, sampling, self._modes[modes[0]])
+            return
+        for mode in np.unique(modes).tolist():
             part = np.flatnonzero(modes == mode)
             self._sample(logits[torch.from_numpy(part).to(logits.device)], sampling[part], self._modes[mode])
 
