@@ -27,6 +27,7 @@ COMMANDS = {
     "play": ("play ENV", "play an environment yourself, or watch a model or an expert", "play"),
     "envs": ("envs [NAME]", "the environments there are, or everything about one", "envs"),
     "report": ("report RUN", "one page with the curves and episodes of a run", "report"),
+    "profile": ("profile RUN", "where the time of a run went, and what it was spent on", "profile"),
     "data": ("data check FILE", "what a file of data holds, and which of its rows are bad", "data"),
     "recipe": ("recipe NAME", "runs with settings that are known to work; `recipe list`", "recipe"),
 }
