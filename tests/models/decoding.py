@@ -57,7 +57,7 @@ class Contexts:
         return self.rng.integers(0, self.words, n).tolist()
 
     def step(self) -> float:
-        """One pass; the largest difference of a logit from the truth."""
+        """One pass; the largest difference of a logit from the truth, relative to the largest logit if that is above 1."""
         rng, rows = self.rng, list[tuple[int, list[int], int, bool]]()
         for slot in rng.permutation(len(self.held))[: rng.integers(1, len(self.held) + 1)].tolist():
             before = self.held[slot]
@@ -75,13 +75,10 @@ class Contexts:
         wanted = [context for _, context, _, wanted in rows if wanted]
         assert said.dtype == torch.float32
         assert len(said) == len(wanted)
-        worst = max(
-            (
-                float((mine - own_logits(self.model, context)).abs().max())
-                for mine, context in zip(said, wanted, strict=True)
-            ),
-            default=0.0,
-        )
+        worst = 0.0
+        for mine, context in zip(said, wanted, strict=True):
+            truth = own_logits(self.model, context)
+            worst = max(worst, float((mine - truth).abs().max()) / max(1.0, float(truth.abs().max())))
         if rng.random() < 0.2:
             source, target = rng.permutation(len(self.held))[:2].tolist()
             length = int(rng.integers(0, len(self.held[source]) + 1))

@@ -31,7 +31,7 @@ Bools = NDArray[np.bool_]
 QUERIES = 128
 """New tokens of one context that attend in one product: those behind them are not read, and scores stay small."""
 
-_FIRST = 128
+_FIRST = 16
 """Tokens that every slot has room for at first."""
 
 _PRODUCT = {"cpu": 4e5, "cuda": 3e7}

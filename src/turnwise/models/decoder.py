@@ -1,24 +1,32 @@
 """Next-token logits of many growing contexts at once, with and without a cache.
 
-A decoder is what an engine drives: it is told which contexts grew and returns the logits after each. `CachedDecoder`
-keeps keys and values in one slot per context and reads only what is new; `RecomputeDecoder` reads every context again
-through the model's own forward, for architectures whose attention we do not compute. `make_decoder` chooses.
+A decoder is what an engine drives: it is told which contexts grew and returns the logits after each. `LeanDecoder`
+(`turnwise.models.lean`) and `CachedDecoder` keep keys and values in one slot per context and read only what is new, the
+first by a forward of our own, the second through the Hugging Face modules. `RecomputeDecoder` reads every context again through
+the model's own forward, for architectures whose attention we do not compute. `make_decoder` chooses.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from turnwise.batch import Batch
 from turnwise.errors import TurnwiseError
 from turnwise.models.cache import Feed, Pass, SlotCache
+from turnwise.models.lean import LeanDecoder, NotLeanError
 from turnwise.models.policy import Policy
 from turnwise.models.storage import underlying
+
+log = logging.getLogger(__name__)
+
+_PIECES = (7, 3, 1)
 
 
 class Decoder(Protocol):
@@ -128,18 +136,51 @@ class RecomputeDecoder:
         _copy_weights(self._origin, self.policy)
 
 
-def make_decoder(policy: Policy, slots: int, *, dtype: str = "") -> Decoder:
-    """The leanest decoder that says what the policy's own forward says.
+def make_decoder(policy: Policy, slots: int, *, dtype: str = "", tolerance: float = 1e-4) -> Decoder:
+    """The leanest decoder that says of a few random ids, read in pieces, what the policy's own forward says.
 
     Args:
         policy: Whose weights decode.
         slots: Contexts held at once.
         dtype: Torch dtype name of a copy of the weights to decode with; the policy's own weights by default.
+        tolerance: Largest difference, relative to the largest logit, in float32; 16 bits may differ 500 times as much.
 
     Raises:
         TurnwiseError: weights of 4 or 8 bits, which cannot be copied in another dtype.
     """
-    return (CachedDecoder if policy.packed else RecomputeDecoder)(policy, slots, dtype=dtype)
+    name, own = type(underlying(policy.model)).__name__, next(policy.model.parameters()).dtype
+    if {own, getattr(torch, dtype) if dtype else own} != {torch.float32}:
+        tolerance *= 500
+    for kind in (LeanDecoder, CachedDecoder) if policy.packed else ():
+        try:
+            decoder = kind(policy, slots, dtype=dtype)
+            difference = _difference(policy, decoder)
+        except NotLeanError as reason:
+            log.debug("%s has no lean decoder: %s", name, reason)
+            continue
+        if difference <= tolerance:
+            return decoder
+        log.warning("%s decodes more slowly, and as right: in a %s it differs by %.2g", name, kind.__name__, difference)
+    return RecomputeDecoder(policy, slots, dtype=dtype)
+
+
+def _difference(policy: Policy, decoder: Decoder) -> float:
+    """Largest difference between a decoder and the policy's own forward, relative to the largest logit.
+
+    One context is read in pieces, and compared at its end.
+    """
+    words = int(policy.model.config.get_text_config().vocab_size)
+    ids = np.random.default_rng(0).integers(0, words, sum(_PIECES))
+    expected = RecomputeDecoder(policy, 1).advance(_feed(0, ids))
+    read, said = 0, expected
+    for count in _PIECES:
+        said = decoder.advance(_feed(read, ids[read : read + count]))
+        read += count
+    return float((said - expected).abs().max()) / max(1.0, float(expected.abs().max()))
+
+
+def _feed(read: int, ids: NDArray[np.int64]) -> Feed:
+    return Feed(np.zeros(1, np.int64), np.array([read]), np.array([len(ids)]), ids, np.ones(1, np.bool_))
 
 
 def _in_dtype(policy: Policy, dtype: str) -> Policy:

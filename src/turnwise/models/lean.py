@@ -1,0 +1,304 @@
+"""A forward of our own for decoding with the Llama, Mistral, Qwen2, Qwen2.5 and Qwen3 families.
+
+One layer is x + W_o attention(rotary(W_qkv norm(x))) and then x + W_down (act(W_gate norm(x)) * W_up norm(x)): RMSNorm
+(arXiv 1910.07467), rotary positions (arXiv 2104.09864), grouped queries (arXiv 2305.13245), a gated MLP (arXiv 2002.05202),
+with biases and norms of queries and keys where the model has them. The weights are those of the Hugging Face model, which
+goes on to be trained, saved and loaded as ever: projections that read the same input lie side by side in one
+matrix, and the model's own parameters are views into it.
+
+What this file leaves out: gradients, and every architecture that differs. `turnwise.models.decoder.make_decoder` compares
+with the model's own forward before anything is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from turnwise.models.cache import Feed, Pass, SlotCache
+from turnwise.models.policy import Policy
+from turnwise.models.storage import underlying
+
+FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+"""Classes of transformers that this forward is made for."""
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+_DOT = 256
+"""Width up to which the mean square of a row is fastest as a product."""
+
+
+class NotLeanError(Exception):
+    """The model differs from what this forward computes."""
+
+
+class Product:
+    """x W^T + b for linear layers that read the same input, with their outputs side by side.
+
+    Without an adapter and in the layers' own dtype their parameters become views into one matrix. Otherwise the matrix is a
+    copy, into which adapters are folded.
+
+    Args:
+        layers: Linear layers, or LoRA layers of PEFT around them.
+        dtype: Of the product.
+        adapted: Whether adapters take part.
+
+    Raises:
+        NotLeanError: a layer that is neither, or weights that are quantised.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], dtype: torch.dtype, *, adapted: bool) -> None:
+        self._parts = [_linear(layer) for layer in layers]
+        self._adapters: list[Any] = [
+            layer if adapted and layer is not part else None for layer, part in zip(layers, self._parts, strict=True)
+        ]
+        weights = [part.weight for part in self._parts]
+        biases = [part.bias for part in self._parts]
+        if any(weight.dtype != weights[0].dtype for weight in weights) or len({bias is None for bias in biases}) > 1:
+            raise NotLeanError("projections that read the same input differ in dtype or bias")
+        self._copied = dtype != weights[0].dtype or any(self._adapters)
+        rows = sum(weight.shape[0] for weight in weights)
+        if self._copied:
+            self._weight = torch.empty(rows, weights[0].shape[1], dtype=dtype, device=weights[0].device)
+            self._bias = None if biases[0] is None else torch.empty(rows, dtype=dtype, device=weights[0].device)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Follow weights that were replaced; copy where they are copied."""
+        weights, biases = (
+            [part.weight for part in self._parts],
+            [part.bias for part in self._parts if part.bias is not None],
+        )
+        if not self._copied:
+            self._weight = joined(weights)
+            self._bias = joined(biases) if biases else None
+        else:
+            rows = [weight.shape[0] for weight in weights]
+            for into, weight, adapter in zip(self._weight.split(rows), weights, self._adapters, strict=True):
+                into.copy_(_folded(weight, adapter))
+            if self._bias is not None:
+                self._bias.copy_(torch.cat([bias.detach() for bias in biases]))
+        self._transposed = self._weight.t()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(T, d) -> (T, N)."""
+        return F.linear(x, self._weight, self._bias)
+
+    def add_to(self, residual: Tensor, x: Tensor) -> None:
+        """Add the product of (T, d) to `residual` (T, N)."""
+        residual.addmm_(x, self._transposed)
+        if self._bias is not None:
+            residual.add_(self._bias)
+
+
+class _Norm:
+    """RMSNorm with the weight of a Hugging Face module."""
+
+    def __init__(self, module: Any, dtype: torch.dtype) -> None:
+        self._module = module
+        self._dtype = dtype
+        self._eps = float(module.variance_epsilon)
+        self.refresh()
+
+    def refresh(self) -> None:
+        self._weight = self._module.weight.detach().to(self._dtype)
+        self._small = torch.full((1, 1, 1), self._eps, dtype=self._dtype, device=self._weight.device)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows, width = x.shape
+        if width > _DOT or self._dtype != torch.float32:
+            return F.rms_norm(x, (width,), self._weight, self._eps)
+        # The mean square as a product of each row with itself: one operation instead of three.
+        square = torch.baddbmm(self._small, x.view(rows, 1, width), x.view(rows, width, 1), alpha=1 / width)
+        return torch.mul(x, square.rsqrt_().view(rows, 1)).mul_(self._weight)
+
+
+class _HeadNorm:
+    """RMSNorm of each head's queries and keys, side by side."""
+
+    def __init__(self, attention: Any, dtype: torch.dtype) -> None:
+        self._norms = (attention.q_norm, attention.k_norm)
+        self._heads = tuple(part.out_features // attention.head_dim for part in (attention.q_proj, attention.k_proj))
+        self._dtype = dtype
+        self._eps = float(attention.q_norm.variance_epsilon)
+        self.refresh()
+
+    def refresh(self) -> None:
+        weights = [norm.weight.detach().expand(n, -1) for norm, n in zip(self._norms, self._heads, strict=True)]
+        self._weight = torch.cat(weights).to(self._dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), None, self._eps).mul_(self._weight)
+
+
+class _Layer:
+    """One layer's parameters, made ready."""
+
+    def __init__(self, layer: Any, dtype: torch.dtype, *, adapted: bool) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        if getattr(attention, "sliding_window", None) is not None:
+            raise NotLeanError("its attention has a sliding window")
+        self.norm = _Norm(layer.input_layernorm, dtype)
+        self.qkv = Product([attention.q_proj, attention.k_proj, attention.v_proj], dtype, adapted=adapted)
+        self.head_norm = _HeadNorm(attention, dtype) if hasattr(attention, "q_norm") else None
+        self.out = Product([attention.o_proj], dtype, adapted=adapted)
+        self.norm_mlp = _Norm(layer.post_attention_layernorm, dtype)
+        self.gate_up = Product([mlp.gate_proj, mlp.up_proj], dtype, adapted=adapted)
+        self.down = Product([mlp.down_proj], dtype, adapted=adapted)
+        self.act = mlp.act_fn
+        self.silu = isinstance(mlp.act_fn, nn.SiLU) or type(mlp.act_fn).__name__ == "SiLUActivation"
+        self.scale = float(attention.scaling)
+
+    def refresh(self) -> None:
+        for part in (self.norm, self.qkv, self.head_norm, self.out, self.norm_mlp, self.gate_up, self.down):
+            if part is not None:
+                part.refresh()
+
+
+class LeanDecoder:
+    """Decodes by a forward of our own over the policy's weights.
+
+    Args:
+        policy: Whose weights decode.
+        slots: Contexts held at once.
+        dtype: Torch dtype name of a copy of the weights to decode with; the policy's own weights by default.
+
+    Attributes:
+        cache: What the slots hold.
+        bytes_per_token: See `turnwise.models.decoder.Decoder`.
+
+    Raises:
+        NotLeanError: the model is none that this forward computes.
+    """
+
+    def __init__(self, policy: Policy, slots: int, *, dtype: str = "") -> None:
+        model = underlying(policy.model)
+        if type(model).__name__ not in FAMILIES or not type(model).__module__.startswith("transformers."):
+            raise NotLeanError(f"{type(model).__name__} is none of {', '.join(FAMILIES)}")
+        if not policy.packed or getattr(model, "is_quantized", False):
+            raise NotLeanError("it has an attention variant, or weights of 4 or 8 bits")
+        config = model.config
+        self._embedding = _embedding(model.get_input_embeddings())
+        self._dtype = getattr(torch, dtype) if dtype else self._embedding.weight.dtype
+        adapted = policy.has_adapter and not policy._adapter_off
+        with torch.inference_mode(False), torch.no_grad():
+            self._layers = [_Layer(layer, self._dtype, adapted=adapted) for layer in model.model.layers]
+            self._norm = _Norm(model.model.norm, self._dtype)
+            self._head = Product([model.get_output_embeddings()], self._dtype, adapted=adapted)
+        self._rotary = model.model.rotary_emb
+        like = self._embedding.weight.new_empty(0, dtype=self._dtype)
+        self.cache = SlotCache(config, slots, policy.context_limit, like)
+        self.bytes_per_token = self.cache.bytes_per_token
+        self._heads = int(config.num_attention_heads)
+        self._table = like.new_empty(2, 0, self.cache.dim)
+
+    def advance(self, feed: Feed) -> Tensor:
+        """See `turnwise.models.decoder.Decoder.advance`."""
+        with torch.inference_mode():
+            plan = Pass(self.cache, feed, self._heads)
+            hidden = self._hidden(plan)
+        # Logits are an ordinary tensor, that who samples may change in place.
+        with torch.no_grad():
+            return self._head(hidden).float()
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """See `turnwise.models.decoder.Decoder.copy`."""
+        self.cache.copy(source, target, length)
+
+    def refresh(self) -> None:
+        """See `turnwise.models.decoder.Decoder.refresh`."""
+        with torch.inference_mode(False), torch.no_grad():
+            for part in (*self._layers, self._norm, self._head):
+                part.refresh()
+        self.cache.clear()
+
+    def _hidden(self, plan: Pass) -> Tensor:
+        """(W, d) last hidden states, normalised, of the wanted rows."""
+        heads, groups, dim = self._heads, self.cache.heads, self.cache.dim
+        n, half = len(plan.ids), dim // 2
+        x = F.embedding(plan.ids, self._embedding.weight).to(self._dtype)
+        cos, sin = (table.index_select(0, plan.positions).unsqueeze(1) for table in self._tables())
+        sin = sin[..., :half]
+        attended = x.new_empty(n, heads, dim)
+        for index, layer in enumerate(self._layers):
+            qkv = layer.qkv(layer.norm(x)).view(n, heads + 2 * groups, dim)
+            qk = qkv[:, : heads + groups]
+            if layer.head_norm is not None:
+                qk = layer.head_norm(qk)
+            # Rotate each pair of entries (i, i + D/2) by the angle of its place.
+            turned = qk * cos
+            turned[..., :half].addcmul_(qk[..., half:], sin, value=-1)
+            turned[..., half:].addcmul_(qk[..., :half], sin)
+            plan.store(index, turned[:, heads:], qkv[:, heads + groups :])
+            plan.read(index, turned[:, :heads] * layer.scale, attended)
+            mixed = attended.view(n, heads * dim)
+            if index == len(self._layers) - 1:
+                x, mixed = x.index_select(0, plan.last), mixed.index_select(0, plan.last)
+            layer.out.add_to(x, mixed)
+            gate, up = layer.gate_up(layer.norm_mlp(x)).chunk(2, 1)
+            gated = layer.act(gate).mul_(up)
+            layer.down.add_to(x, gated)
+        return self._norm(x)
+
+    def _tables(self) -> Tensor:
+        """(2, capacity, D) cosines and sines of every place, as the model's own rotary module has them."""
+        if self._table.shape[1] < self.cache.capacity:
+            with torch.inference_mode(False), torch.no_grad():
+                places = torch.arange(self.cache.capacity, device=self.cache.device)
+                self._table = torch.stack([part[0] for part in self._rotary(self._table, places[None])])
+        return self._table
+
+
+def joined(parameters: Sequence[Tensor]) -> Tensor:
+    """One tensor of which the parameters are consecutive rows; they become views into it unless they are already."""
+    first, at = parameters[0], parameters[0].data_ptr()
+    if len(parameters) == 1:
+        return first.detach()
+    storage = first.untyped_storage().data_ptr()
+    for parameter in parameters:
+        if (
+            parameter.data_ptr() != at
+            or parameter.untyped_storage().data_ptr() != storage
+            or not parameter.is_contiguous()
+        ):
+            break
+        at += parameter.numel() * parameter.element_size()
+    else:
+        rows = sum(len(parameter) for parameter in parameters)
+        return first.detach().as_strided((rows, *first.shape[1:]), first.stride())
+    whole = torch.cat([parameter.detach() for parameter in parameters])
+    for parameter, rows in zip(parameters, whole.split([len(parameter) for parameter in parameters]), strict=True):
+        parameter.data = rows
+    return whole
+
+
+def _linear(layer: Any) -> nn.Linear:
+    """The linear layer itself, or the one that a LoRA layer of PEFT goes around."""
+    base = layer
+    if type(layer).__module__ == "peft.tuners.lora.layer" and type(layer).__name__ == "Linear":
+        if layer.lora_variant or layer.fan_in_fan_out or any(layer.lora_bias.values()):
+            raise NotLeanError("its adapter is more than W + s B A")
+        base = layer.base_layer
+    if not isinstance(base, nn.Linear) or base.weight.dtype not in _DTYPES:
+        raise NotLeanError(f"{type(layer).__name__} is no plain linear layer")
+    return base
+
+
+def _folded(weight: Tensor, adapter: Any) -> Tensor:
+    """The weight, with what the active adapters of a LoRA layer add to it."""
+    folded = weight.detach()
+    if adapter is not None and not adapter.disable_adapters and not adapter.merged:
+        for name in adapter.active_adapters:
+            if name in adapter.lora_A:
+                folded = folded + adapter.get_delta_weight(name)
+    return folded
+
+
+def _embedding(module: Any) -> nn.Embedding:
+    if type(module) is not nn.Embedding or module.max_norm is not None or module.weight.dtype not in _DTYPES:
+        raise NotLeanError(f"{type(module).__name__} is no plain embedding")
+    return module
