@@ -94,6 +94,8 @@ class Tree:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """(1, H, U, D) queries, (1, G, U, D) keys and (1, G, U, E) values -> (1, U, H, E)."""
         self.calls += 1
+        if torch.is_autocast_enabled(q.device.type):
+            q, k, v = (x.to(torch.get_autocast_dtype(q.device.type)) for x in (q, k, v))
         heads, groups = q.shape[1], k.shape[1]
         key = (heads, groups, q.dtype)
         if key not in self._blocks:
