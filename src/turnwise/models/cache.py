@@ -181,6 +181,8 @@ class Segment:
         if tokens != n * width:
             within = np.arange(tokens) - np.repeat(np.cumsum(counts) - counts, counts)
             self._cells = torch.from_numpy(np.repeat(slots - first, counts) * width + within).to(cache.device)
+        # One token in each slot: the queries lie as they are needed.
+        self._plain = self._cells is None and width == 1
         self._mask: Tensor | None = None
         if least < length:
             seen = np.full((n, 1), length, np.int64)
@@ -191,29 +193,39 @@ class Segment:
         reach = slice(first * groups, first * groups + rows)
         self._views = [layer[:, reach, :length].unbind(0) for layer in cache.layers]
 
-    def attend(self, layer: int, q: Tensor, out: Tensor) -> None:
-        """(t, H, D) scaled queries -> (t, H, D), written to `out`."""
-        n, width, groups, shared, dim = self._grid
+    def between(self, q: Tensor, out: Tensor) -> None:
+        """Read scaled queries from `q` (U, H, D) and write what they find to `out` (U, H, D)."""
+        self._q, self._out = q[self.tokens], out[self.tokens]
+        if self._plain:
+            self._q, self._out = self._q.view(self._shape), self._out.view(self._shape)
+
+    def attend(self, layer: int) -> None:
+        """Attend to the layer's keys and values."""
         keys, values = self._views[layer]
-        laid = q
-        if self._cells is not None:
-            laid = q.new_zeros(n * width, *q.shape[1:]).index_copy_(0, self._cells, q)
-        # Query heads that share a key head are further rows of one product: (n · G, H/G · N, D).
-        if width > 1:
-            laid = laid.view(n, width, groups, shared, dim).permute(0, 2, 3, 1, 4)
-        laid = laid.reshape(self._shape)
+        laid = self._q if self._plain else self._lay(self._q)
         torch.bmm(laid, keys.transpose(1, 2), out=self._scores)
         if self._mask is not None:
             self._masked.masked_fill_(self._mask, -torch.inf)
         torch.softmax(self._scores, -1, out=self._weights)
-        if self._cells is None and width == 1:
-            torch.bmm(self._weights, values, out=out.view(self._shape))
-            return
-        found = torch.bmm(self._weights, values)
-        if width > 1:
-            found = found.view(n, groups, shared, width, dim).permute(0, 3, 1, 2, 4)
-        found = found.reshape(n * width, *q.shape[1:])
-        out.copy_(found if self._cells is None else found[self._cells])
+        if self._plain:
+            torch.bmm(self._weights, values, out=self._out)
+        else:
+            self._out.copy_(self._pick(torch.bmm(self._weights, values)))
+
+    def _lay(self, q: Tensor) -> Tensor:
+        """(t, H, D) -> (n · G, H/G · N, D): query heads that share a key head are further rows of one product."""
+        n, width, groups, shared, dim = self._grid
+        if self._cells is not None:
+            q = q.new_zeros(n * width, *q.shape[1:]).index_copy_(0, self._cells, q)
+        return q.view(n, width, groups, shared, dim).permute(0, 2, 3, 1, 4).reshape(self._shape)
+
+    def _pick(self, found: Tensor) -> Tensor:
+        """What `_lay` does, backwards."""
+        n, width, groups, shared, dim = self._grid
+        found = (
+            found.view(n, groups, shared, width, dim).permute(0, 3, 1, 2, 4).reshape(n * width, groups * shared, dim)
+        )
+        return found if self._cells is None else found[self._cells]
 
 
 class Pass:
@@ -278,18 +290,25 @@ class Pass:
             rows = new if self._source is None else new.index_select(0, self._source)
             stored.index_copy_(0, self._cells, rows.reshape(-1, self._cache.dim))
 
-    def read(self, layer: int, q: Tensor, out: Tensor) -> Tensor:
-        """(U, H, D) scaled queries -> (U, H, D), written to `out`: attention up to each query's own position."""
+    def between(self, q: Tensor, out: Tensor) -> None:
+        """Let `read` take scaled queries from `q` (U, H, D) and write to `out` (U, H, D)."""
         for segment in self._segments:
-            segment.attend(layer, q[segment.tokens], out[segment.tokens])
-        return out
+            segment.between(q, out)
+
+    def read(self, layer: int) -> None:
+        """Attend up to each query's own position; see `between`."""
+        for segment in self._segments:
+            segment.attend(layer)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """See `turnwise.models.attention.Plan`."""
         self.calls += 1
         self.store(layer, k[0].transpose(0, 1), v[0].transpose(0, 1))
         queries = (q[0].transpose(0, 1) * scale).contiguous()
-        return self.read(layer, queries, torch.empty_like(queries))[None]
+        out = torch.empty_like(queries)
+        self.between(queries, out)
+        self.read(layer)
+        return out[None]
 
 
 def _shared(feed: Feed) -> tuple[Ints, Ints]:

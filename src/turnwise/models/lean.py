@@ -84,9 +84,11 @@ class Product:
                 self._bias.copy_(torch.cat([bias.detach() for bias in biases]))
         self._transposed = self._weight.t()
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """(T, d) -> (T, N)."""
-        return F.linear(x, self._weight, self._bias)
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """(T, d) -> (T, N), in `out` if there is one."""
+        if self._bias is None:
+            return torch.mm(x, self._transposed, out=out)
+        return torch.addmm(self._bias, x, self._transposed, out=out)
 
     def add_to(self, residual: Tensor, x: Tensor) -> None:
         """Add the product of (T, d) to `residual` (T, N)."""
@@ -95,10 +97,40 @@ class Product:
             residual.add_(self._bias)
 
 
+class _Room:
+    """Where the intermediate results of a pass of n tokens lie, and every view of them that a layer needs."""
+
+    def __init__(self, like: Tensor, n: int, width: int, inner: int, heads: int, groups: int, dim: int) -> None:
+        half = dim // 2
+        self.n = n
+        self.x = like.new_empty(n, width)
+        self.root: Tensor | None = None
+        if width <= _DOT and like.dtype == torch.float32:
+            self.normed = torch.empty_like(self.x)
+            self.row, self.column = self.x.view(n, 1, width), self.x.view(n, width, 1)
+            self.square = like.new_empty(n, 1, 1)
+            self.root = self.square.view(n, 1)
+        self.qkv = like.new_empty(n, (heads + 2 * groups) * dim)
+        parts = self.qkv.view(n, heads + 2 * groups, dim)
+        self.qk, self.v = parts[:, : heads + groups], parts[:, heads + groups :]
+        self.turned = like.new_empty(n, heads + groups, dim)
+        self.low, self.high = self.turned[..., :half], self.turned[..., half:]
+        self.turned_q, self.turned_k = self.turned[:, :heads], self.turned[:, heads:]
+        self.cos, self.sin = like.new_empty(n, dim), like.new_empty(n, half)
+        self.angles = (self.cos.unsqueeze(1), self.sin.unsqueeze(1))
+        self.q, self.attended = like.new_empty(n, heads, dim), like.new_empty(n, heads, dim)
+        self.mixed = self.attended.view(n, heads * dim)
+        self.gate_up = like.new_empty(n, 2 * inner)
+        self.gate, self.up = self.gate_up[:, :inner], self.gate_up[:, inner:]
+        self.gated = like.new_empty(n, inner)
+
+
 class _Norm:
     """RMSNorm with the weight of a Hugging Face module."""
 
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
+        if not type(module).__name__.endswith("RMSNorm"):
+            raise NotLeanError(f"{type(module).__name__} is no RMSNorm")
         self._module = module
         self._dtype = dtype
         self._eps = float(module.variance_epsilon)
@@ -108,13 +140,13 @@ class _Norm:
         self._weight = self._module.weight.detach().to(self._dtype)
         self._small = torch.full((1, 1, 1), self._eps, dtype=self._dtype, device=self._weight.device)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        rows, width = x.shape
-        if width > _DOT or self._dtype != torch.float32:
-            return F.rms_norm(x, (width,), self._weight, self._eps)
+    def __call__(self, room: _Room) -> Tensor:
+        """(n, d), the room's states normalised."""
+        if room.root is None:
+            return F.rms_norm(room.x, room.x.shape[1:], self._weight, self._eps)
         # The mean square as a product of each row with itself: one operation instead of three.
-        square = torch.baddbmm(self._small, x.view(rows, 1, width), x.view(rows, width, 1), alpha=1 / width)
-        return torch.mul(x, square.rsqrt_().view(rows, 1)).mul_(self._weight)
+        torch.baddbmm(self._small, room.row, room.column, alpha=1 / room.x.shape[1], out=room.square).rsqrt_()
+        return torch.mul(room.x, room.root, out=room.normed).mul_(self._weight)
 
 
 class _HeadNorm:
@@ -148,6 +180,7 @@ class _Layer:
         self.out = Product([attention.o_proj], dtype, adapted=adapted)
         self.norm_mlp = _Norm(layer.post_attention_layernorm, dtype)
         self.gate_up = Product([mlp.gate_proj, mlp.up_proj], dtype, adapted=adapted)
+        self.inner = int(mlp.gate_proj.out_features)
         self.down = Product([mlp.down_proj], dtype, adapted=adapted)
         self.act = mlp.act_fn
         self.silu = isinstance(mlp.act_fn, nn.SiLU) or type(mlp.act_fn).__name__ == "SiLUActivation"
@@ -190,11 +223,12 @@ class LeanDecoder:
             self._norm = _Norm(model.model.norm, self._dtype)
             self._head = Product([model.get_output_embeddings()], self._dtype, adapted=adapted)
         self._rotary = model.model.rotary_emb
-        like = self._embedding.weight.new_empty(0, dtype=self._dtype)
-        self.cache = SlotCache(config, slots, policy.context_limit, like)
+        self._like = self._embedding.weight.new_empty(0, dtype=self._dtype)
+        self.cache = SlotCache(config, slots, policy.context_limit, self._like)
         self.bytes_per_token = self.cache.bytes_per_token
-        self._heads = int(config.num_attention_heads)
-        self._table = like.new_empty(2, 0, self.cache.dim)
+        self._heads, self._width = int(config.num_attention_heads), int(config.hidden_size)
+        self._angles = (self._like, self._like)
+        self._room = self._new_room(0)
 
     def advance(self, feed: Feed) -> Tensor:
         """See `turnwise.models.decoder.Decoder.advance`."""
@@ -218,39 +252,47 @@ class LeanDecoder:
 
     def _hidden(self, plan: Pass) -> Tensor:
         """(W, d) last hidden states, normalised, of the wanted rows."""
-        heads, groups, dim = self._heads, self.cache.heads, self.cache.dim
-        n, half = len(plan.ids), dim // 2
-        x = F.embedding(plan.ids, self._embedding.weight).to(self._dtype)
-        cos, sin = (table.index_select(0, plan.positions).unsqueeze(1) for table in self._tables())
-        sin = sin[..., :half]
-        attended = x.new_empty(n, heads, dim)
+        if self._room.n != len(plan.ids):
+            self._room = self._new_room(len(plan.ids))
+        room, half = self._room, self.cache.dim // 2
+        room.x.copy_(F.embedding(plan.ids, self._embedding.weight))
+        for table, out in zip(self._tables(), (room.cos, room.sin), strict=True):
+            torch.index_select(table, 0, plan.positions, out=out)
+        cos, sin = room.angles
+        plan.between(room.q, room.attended)
         for index, layer in enumerate(self._layers):
-            qkv = layer.qkv(layer.norm(x)).view(n, heads + 2 * groups, dim)
-            qk = qkv[:, : heads + groups]
-            if layer.head_norm is not None:
-                qk = layer.head_norm(qk)
+            layer.qkv(layer.norm(room), room.qkv)
+            qk = room.qk if layer.head_norm is None else layer.head_norm(room.qk)
             # Rotate each pair of entries (i, i + D/2) by the angle of its place.
-            turned = qk * cos
-            turned[..., :half].addcmul_(qk[..., half:], sin, value=-1)
-            turned[..., half:].addcmul_(qk[..., :half], sin)
-            plan.store(index, turned[:, heads:], qkv[:, heads + groups :])
-            plan.read(index, turned[:, :heads] * layer.scale, attended)
-            mixed = attended.view(n, heads * dim)
+            torch.mul(qk, cos, out=room.turned)
+            room.low.addcmul_(qk[..., half:], sin, value=-1)
+            room.high.addcmul_(qk[..., :half], sin)
+            plan.store(index, room.turned_k, room.v)
+            torch.mul(room.turned_q, layer.scale, out=room.q)
+            plan.read(index)
+            mixed = room.mixed
             if index == len(self._layers) - 1:
-                x, mixed = x.index_select(0, plan.last), mixed.index_select(0, plan.last)
-            layer.out.add_to(x, mixed)
-            gate, up = layer.gate_up(layer.norm_mlp(x)).chunk(2, 1)
-            gated = layer.act(gate).mul_(up)
-            layer.down.add_to(x, gated)
-        return self._norm(x)
+                # Behind the last attention only the wanted rows matter.
+                mixed, states = mixed.index_select(0, plan.last), room.x.index_select(0, plan.last)
+                room = room if len(states) == room.n else self._new_room(len(states))
+                room.x.copy_(states)
+            layer.out.add_to(room.x, mixed)
+            layer.gate_up(layer.norm_mlp(room), room.gate_up)
+            gate = F.silu(room.gate, inplace=True) if layer.silu else layer.act(room.gate)
+            layer.down.add_to(room.x, torch.mul(gate, room.up, out=room.gated))
+        return self._norm(room)
 
-    def _tables(self) -> Tensor:
-        """(2, capacity, D) cosines and sines of every place, as the model's own rotary module has them."""
-        if self._table.shape[1] < self.cache.capacity:
+    def _new_room(self, n: int) -> _Room:
+        return _Room(self._like, n, self._width, self._layers[0].inner, self._heads, self.cache.heads, self.cache.dim)
+
+    def _tables(self) -> tuple[Tensor, Tensor]:
+        """(capacity, D) cosines and (capacity, D/2) sines of every place, as the model's own rotary module has them."""
+        if len(self._angles[0]) < self.cache.capacity:
             with torch.inference_mode(False), torch.no_grad():
                 places = torch.arange(self.cache.capacity, device=self.cache.device)
-                self._table = torch.stack([part[0] for part in self._rotary(self._table, places[None])])
-        return self._table
+                cos, sin = (part[0] for part in self._rotary(self._like, places[None]))
+                self._angles = cos, sin[:, : self.cache.dim // 2].contiguous()
+        return self._angles
 
 
 def joined(parameters: Sequence[Tensor]) -> Tensor:
