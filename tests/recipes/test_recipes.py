@@ -125,15 +125,29 @@ def fail(tick: object) -> None:
     raise TurnwiseError("the reason")
 
 
-def double(x: int, tick: object) -> int:
-    """A job that is done at once."""
+def leave(x: int, where: str, tick: object) -> int:
+    """A job that leaves something behind for others."""
     assert callable(tick)
+    (Path(where) / str(x)).write_text(str(x))
     tick()
-    return 2 * x
+    return x
 
 
-def test_jobs_come_back_in_order_and_a_failure_names_its_job() -> None:
-    jobs = [Job(f"job {x}", double, {"x": x}, 1) for x in range(3)]
-    assert [result for result, _ in run_jobs("doubling", jobs, workers=2, progress=False)] == [0, 2, 4]
+def collect(where: str, tick: object) -> list[str]:
+    """A job that needs what others leave behind."""
+    return sorted(path.name for path in Path(where).iterdir())
+
+
+def test_jobs_come_back_in_order_after_those_they_wait_for_and_a_failure_names_its_job(tmp_path: Path) -> None:
+    where = {"where": str(tmp_path)}
+    jobs = [
+        *(Job(f"job {x}", leave, {**where, "x": x}, 1) for x in range(3)),
+        Job("collect", collect, where, 0, after=(0, 1, 2)),
+        Job("job 3", leave, {**where, "x": 3}, 1, after=(3,)),
+    ]
+    done = run_jobs("waiting", jobs, workers=2, progress=False)
+    assert [result for result, _ in done] == [0, 1, 2, ["0", "1", "2"], 3]
+    with pytest.raises(ValueError, match="job 3 waits for a job that comes after it"):
+        run_jobs("turned round", jobs[::-1], workers=2, progress=False)
     with pytest.raises(TurnwiseError, match="the bad one: the reason"):
         run_jobs("failing", [jobs[0], Job("the bad one", fail, {}, 1)], workers=2, progress=False)

@@ -70,6 +70,10 @@ METHODS = (
     Method("REINFORCE", "reinforce", Reinforce()),
 )
 """The rows, in order."""
+_ORDER = ("ppo-gamma0", "ppo", "reinforce", "rlhf", "dpo", "sft")
+"""The rows by how long they take, the longest first."""
+_EVALUATED = dataclasses.replace(ERRAND, slots=128)
+"""The errand world with as many episodes at once as a small model evaluates fastest."""
 
 
 def start(seed: int, out: str, tick: Callable[[], None], steps: int, pairs: int) -> dict[str, float]:
@@ -155,7 +159,7 @@ def measure(trained: Trained, episodes: int) -> dict[str, float]:
     """
     from turnwise.envs import Interrupted, OneReply
 
-    errand = dataclasses.replace(trained.training, world=ERRAND, feedback=Feedback())
+    errand = dataclasses.replace(trained.training, world=_EVALUATED, feedback=Feedback())
     trained = dataclasses.replace(trained, training=errand, env=resolve_env(errand, None))
     make = trained.env.make
     whole = trained.evaluate(episodes)
@@ -212,44 +216,43 @@ def main(*, quick: bool = False, out: Path | str = "runs/demo", seeds: int | Non
     shown = 16 if quick else VETTED[OTHER_WORLD].training.warm_start.demonstrations
     began = time.perf_counter()
     common = {"out": str(out)}
-    other = [
-        Job(f"{OTHER_WORLD}, seed {seed}", elsewhere, {**common, "seed": seed, "steps": steps, "demonstrations": shown, "episodes": episodes}, steps)
-        for seed in range(n)
-    ]  # fmt: skip
-    starts = [
+    jobs = [
         Job(f"start model {seed}", start, {**common, "seed": seed, "steps": warm, "pairs": pairs}, warm + 2)
         for seed in range(n)
     ]
-    # The other world goes along with the start models, so that no core waits for the last of them.
-    first = run_jobs("start models and another world", [*starts, *other])
     lengths = [0 if not m.algorithm else steps if quick or not m.steps else m.steps for m in METHODS]
-    rows = [
-        Job(
-            f"{method.label}, seed {seed}",
-            go_on,
-            {**common, "index": index, "seed": seed, "steps": max(1, lengths[index]), "episodes": episodes},
-            lengths[index],
-        )
-        for index, method in sorted(enumerate(METHODS), key=lambda item: item[1].slug != "ppo-gamma0")
-        for seed in range(n)
-    ]
-    done = dict(
-        zip([(j.arguments["index"], j.arguments["seed"]) for j in rows], run_jobs("methods", rows), strict=True)
-    )
+    for index, method in sorted(enumerate(METHODS), key=lambda item: _ORDER.index(item[1].slug)):
+        jobs += [
+            Job(
+                f"{method.label}, seed {seed}",
+                go_on,
+                {**common, "index": index, "seed": seed, "steps": max(1, lengths[index]), "episodes": episodes},
+                lengths[index],
+                after=(seed,),
+            )
+            for seed in range(n)
+        ]
+    other = {**common, "steps": steps, "demonstrations": shown, "episodes": episodes}
+    # Long, and waiting for nothing: whenever the start models leave a core idle.
+    jobs[2 * n : 2 * n] = [Job(f"{OTHER_WORLD}, seed {s}", elsewhere, {**other, "seed": s}, steps) for s in range(n)]
+    done = {job.label: result for job, (result, _) in zip(jobs, run_jobs("demonstration", jobs), strict=True)}
     results = {
         "methods": [
             {
                 "label": method.label,
                 "slug": method.slug,
                 "labels": pairs if method.one_step else 0,
-                "runs": [_with_costs(method, done[i, seed][0], first[seed][0]) for seed in range(n)],
+                "runs": [
+                    _with_costs(method, done[f"{method.label}, seed {seed}"], done[f"start model {seed}"])
+                    for seed in range(n)
+                ],
             }
-            for i, method in enumerate(METHODS)
+            for method in METHODS
         ],
         "other": {
             "slug": OTHER_WORLD,
             "env": VETTED[OTHER_WORLD].training.world.env,
-            "runs": [result for result, _ in first[n:]],
+            "runs": [done[f"{OTHER_WORLD}, seed {seed}"] for seed in range(n)],
         },
         "seeds": n,
         "episodes": episodes,

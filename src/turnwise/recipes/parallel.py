@@ -1,16 +1,16 @@
-"""Independent runs side by side: one process per core, one progress bar, results in order.
+"""Runs side by side: one process per core, one progress bar, results in order.
 
-Seeds and methods of a comparison do not share anything, so each core takes the next run as soon as it is free. Every
-process computes with one thread; that is faster than two threads on one small model, and makes results repeatable.
+Seeds and methods of a comparison share nothing but what they start from, so each core takes the next run that can begin as
+soon as it is free. Every process computes with one thread; that is faster than two threads on one small model, and makes
+results repeatable.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import queue
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -27,14 +27,18 @@ class Job:
         work: Module-level function; gets ``tick`` (call it once per finished unit) and `arguments`.
         arguments: Keyword arguments, plain data.
         units: How often `work` will call ``tick``.
+        after: Places in the list of jobs of those that have to be done before.
     """
 
     label: str
     work: Callable[..., Any]
     arguments: dict[str, Any]
     units: int
+    after: tuple[int, ...] = ()
 
 
+# What a finished job puts where others put their places.
+_DONE = None
 _ticks: Any = None
 
 
@@ -55,15 +59,21 @@ def _work(index: int, job: Job) -> Any:
 def run_jobs(title: str, jobs: Sequence[Job], *, workers: int | None = None, progress: bool = True) -> list[Any]:
     """The results of all jobs, in their order, each with its CPU seconds: ``(result, seconds)``.
 
+    A free process takes the first job that can begin, so long ones should come early.
+
     Args:
         title: Shown beside the bar.
-        jobs: What to do.
+        jobs: What to do. Each comes after those that it waits for.
         workers: Processes; the number of usable cores by default.
         progress: Show a bar with the time left.
 
     Raises:
         TurnwiseError: a job failed; the message names it.
+        ValueError: a job waits for one that comes after it.
     """
+    late = [job.label for i, job in enumerate(jobs) if any(before >= i for before in job.after)]
+    if late:
+        raise ValueError(f"{late[0]} waits for a job that comes after it; put it behind what it waits for")
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -86,36 +96,41 @@ def run_jobs(title: str, jobs: Sequence[Job], *, workers: int | None = None, pro
         TimeRemainingColumn(elapsed_when_finished=False),
     ]
     console = Console(stderr=True)
+    waiting = list(range(len(jobs)))
+    futures: dict[int, Future[Any]] = {}
     with (
         ProcessPoolExecutor(n, context, _begin, (ticks,)) as pool,
         Progress(*columns, console=console, disable=not progress) as bar,
     ):
         task = bar.add_task(title, total=sum(job.units for job in jobs))
-        futures: list[Future[Any]] = [pool.submit(_work, i, job) for i, job in enumerate(jobs)]
         try:
-            while not all(future.done() for future in futures):
-                try:
-                    ticks.get(timeout=0.2)
+            while waiting or not all(future.done() for future in futures.values()):
+                done = {i for i, future in futures.items() if future.done()}
+                _raise_first(jobs, futures)
+                ready = [i for i in waiting if done.issuperset(jobs[i].after)]
+                for i in ready[: n - (len(futures) - len(done))]:
+                    waiting.remove(i)
+                    futures[i] = pool.submit(_work, i, jobs[i])
+                    futures[i].add_done_callback(lambda _: ticks.put(_DONE))
+                if ticks.get() is not _DONE:
                     bar.advance(task)
-                except queue.Empty:
-                    _raise_first(jobs, futures)
             while not ticks.empty():
-                ticks.get()
-                bar.advance(task)
+                if ticks.get() is not _DONE:
+                    bar.advance(task)
             _raise_first(jobs, futures)
         except BaseException:
-            for future in futures:
+            for future in futures.values():
                 future.cancel()
             for process in list((pool._processes or {}).values()):
                 # A run survives this by design, and asking politely would wait for its iteration.
                 process.kill()
             raise
-    return [future.result() for future in futures]
+    return [futures[i].result() for i in range(len(jobs))]
 
 
-def _raise_first(jobs: Sequence[Job], futures: Sequence[Future[Any]]) -> None:
-    for job, future in zip(jobs, futures, strict=True):
+def _raise_first(jobs: Sequence[Job], futures: Mapping[int, Future[Any]]) -> None:
+    for i, future in sorted(futures.items()):
         if future.done() and not future.cancelled() and (error := future.exception()) is not None:
             if isinstance(error, TurnwiseError):
-                raise TurnwiseError(f"{job.label}: {error}") from error
+                raise TurnwiseError(f"{jobs[i].label}: {error}") from error
             raise error
