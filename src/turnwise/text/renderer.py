@@ -41,6 +41,7 @@ _ASSISTANT = "Yq0"
 
 # Longer texts are rarely met twice, and remembering them would cost more memory than tokenising them again costs time.
 _REMEMBERED = 2048
+_REMEMBERED_IDS = 256
 
 
 class RendererError(TurnwiseError):
@@ -68,6 +69,7 @@ class Renderer:
         self.system = system
         self._encode_short = lru_cache(maxsize=65_536)(self._encode_uncached)
         self._decode = lru_cache(maxsize=65_536)(self._decode_uncached)
+        self._spell_short = lru_cache(maxsize=65_536)(self._spell)
         self._read_template()
 
     def _render(self, messages: list[dict[str, str]], *, generate: bool) -> str:
@@ -200,7 +202,8 @@ class Renderer:
         """The text of a sampled action: stop token, special tokens and surrounding blanks removed."""
         if len(ids) and int(ids[-1]) in self.stop:
             ids = ids[:-1]
-        return self._decode(np.ascontiguousarray(ids, dtype=np.int32).tobytes())
+        array = np.ascontiguousarray(ids, dtype=np.int32)
+        return (self._decode if len(array) <= _REMEMBERED_IDS else self._decode_uncached)(array.tobytes())
 
     def action_ids(self, text: str) -> Ids:
         """Ids of an action somebody else wrote, with the stop token, as the policy would have sampled it."""
@@ -218,4 +221,8 @@ class Renderer:
 
     def text(self, ids: Ids) -> str:
         """All the text of `ids`, special tokens included, for people."""
-        return self.tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
+        array = np.ascontiguousarray(ids, dtype=np.int32)
+        return (self._spell_short if len(array) <= _REMEMBERED_IDS else self._spell)(array.tobytes())
+
+    def _spell(self, ids: bytes) -> str:
+        return self.tokenizer.decode(np.frombuffer(ids, dtype=np.int32).tolist(), skip_special_tokens=False)
