@@ -5,6 +5,7 @@ the log-probabilities and (2) all parameter gradients of transformers' forward, 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import transformers as hf
 
 from tests.models import zoo
 from turnwise.models import Policy, Sampling
+from turnwise.models.head import taken_log_probs
 
 
 @pytest.mark.parametrize("family", zoo.PACKED)
@@ -56,16 +58,34 @@ def test_a_second_policy_around_a_model_is_packed_too() -> None:
     torch.testing.assert_close(again.outputs(batch).logp, first.outputs(batch).logp, atol=0, rtol=0)
 
 
-def test_the_head_sees_action_positions_only() -> None:
-    policy = zoo.policy()
+def test_the_head_sees_action_positions_only(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = zoo.batch(7)
-    seen: list[torch.Size] = []
-    head = policy.model.get_output_embeddings()
-    head.register_forward_hook(lambda _module, args, out: seen.extend([args[0].shape, out.shape]))
-    policy.outputs(batch)
     n = int(batch.action.sum())
     assert n < len(batch.tokens)
-    assert [shape[-2] for shape in seen] == [n, n]
+    seen: list[int] = []
+
+    def watched(hidden: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        seen.append(len(hidden))
+        return taken_log_probs(hidden, *rest, **options)
+
+    monkeypatch.setattr("turnwise.models.policy.taken_log_probs", watched)
+    zoo.policy().outputs(batch)
+    policy = Policy(zoo.model(scaled), zoo.TOKENIZER)
+    assert policy.packed
+    head = policy.model.get_output_embeddings()
+    head.register_forward_hook(lambda _module, args, out: seen.extend([args[0].shape[-2], out.shape[-2]]))
+    said = policy.outputs(batch).logp
+    assert seen == [n, n, n]
+    torch.testing.assert_close(said, zoo.own_log_probs(zoo.model(scaled), batch), atol=1e-5, rtol=0)
+
+
+def scaled() -> Any:
+    """A model that divides its logits, so that its head is its own affair."""
+    config = hf.GraniteConfig(
+        vocab_size=zoo.V, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        initializer_range=0.2, logits_scaling=2.0,
+    )  # fmt: skip
+    return hf.GraniteForCausalLM(config)
 
 
 def test_a_rotary_embedding_that_depends_on_what_is_read_beside_it_is_held_to_its_constant_range() -> None:

@@ -72,24 +72,27 @@ def taken_log_probs(
     return cast("tuple[Tensor, Tensor]", said)
 
 
-def plain_linear_head(model: Any, forward: Callable[[], Tensor]) -> nn.Linear | None:
-    """The model's output head, if its logits are that linear map of what enters the head and nothing else.
+def has_plain_head(model: Any, logits: Callable[[], Tensor], trunk: Callable[[], Tensor]) -> bool:
+    """Whether the model's logits are a linear map of its trunk's last hidden states and nothing else.
 
-    A model that scales or caps its logits, or whose head is an adapter or quantised, has none. It is found out by what the
-    model does to large random hidden states, where even a soft cap bends.
+    Not so where a model scales or caps its logits, or where the head is an adapter or quantised. It is found out by what the
+    model does to large random hidden states, where even a soft cap bends, and by what its trunk says alone.
 
     Args:
         model: The Hugging Face model, or a PEFT model around one.
-        forward: Runs it on some tokens and returns its logits, (..., V).
+        logits: Runs it on some tokens and returns its logits, (..., V).
+        trunk: Runs what is below its head on the same tokens and returns the last hidden states, (..., d).
     """
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Linear) or not head.weight.is_floating_point():
-        return None
+        return False
     weight = head.weight.detach()
     generator = torch.Generator().manual_seed(0)
+    entered: list[Tensor] = []
     sent: list[Tensor] = []
 
     def replace(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
+        entered.append(wide(args[0]))
         made = torch.randn(args[0].shape, generator=generator).to(weight)
         sent.append(made * (300.0 / wide(F.linear(made, weight)).abs().amax().clamp_min(1e-6)).to(weight.dtype))
         return (sent[-1],)
@@ -97,14 +100,18 @@ def plain_linear_head(model: Any, forward: Callable[[], Tensor]) -> nn.Linear | 
     handle = head.register_forward_pre_hook(replace)
     try:
         with torch.no_grad():
-            said = wide(forward())
-            if len(sent) != 1:
-                return None
-            expected = wide(F.linear(sent[0], weight, head.bias)).reshape(said.shape)
+            said = wide(logits())
+            alone = trunk()
+    except AttributeError:
+        return False  # there is no trunk to run alone
     finally:
         handle.remove()
+    if len(sent) != 1 or entered[0].numel() != alone.numel():
+        return False
+    expected = wide(F.linear(sent[0], weight, head.bias)).reshape(said.shape)
+    pairs = ((said, expected), (wide(alone).reshape(entered[0].shape), entered[0]))
     tolerance = 1e-4 if weight.dtype in (torch.float32, torch.float64) else 1e-2
-    return head if float((said - expected).abs().max()) <= tolerance * float(expected.abs().max()) else None
+    return all(float((a - b).abs().max()) <= tolerance * max(1e-3, float(b.abs().max())) for a, b in pairs)
 
 
 def _truncated(

@@ -1,7 +1,8 @@
 """A policy: a Hugging Face causal language model, its tokenizer, a renderer and, if asked for, a value head.
 
 `Policy.outputs` is the only place where logits are shifted: what is said about token t is read at position t-1.
-The head runs at those positions alone, so a batch costs no logits for tokens that nobody sampled.
+The head runs at those positions alone, so a batch costs no logits for tokens that nobody sampled; where it is a plain linear
+map, logits exist tile by tile (`turnwise.models.head`).
 
 What this file leaves out: optimisation (learners), sampling (engines), and any knowledge of rewards.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +25,7 @@ from turnwise.batch import Batch, Outputs
 from turnwise.errors import TurnwiseError
 from turnwise.models.attention import Plan
 from turnwise.models.distribution import Sampling, entropy, log_probs
+from turnwise.models.head import has_plain_head, taken_log_probs
 from turnwise.models.lora import (
     AdapterDropout,
     LoraSettings,
@@ -89,6 +91,7 @@ class Policy:
         self._exact = False
         self._keeps = "logits_to_keep" in inspect.signature(underlying(model).forward).parameters
         self.packed = verify_packing(self)
+        self._plain_head = self._has_plain_head()
 
     # ---- construction and storage ------------------------------------------------------------------------------------
 
@@ -148,7 +151,7 @@ class Policy:
         policy = cls(model, tokenizer, renderer=renderer, value_head=value_head, sampling=sampling)
         head = folder / VALUE_HEAD
         if policy.value_head is not None and head.exists():
-            policy.value_head.load_state_dict(load_file(head, device=device))
+            policy.value_head.load_state_dict(load_file(head, device=str(policy.device)))
         return policy
 
     def save(self, folder: str | Path, *, merge: bool = False) -> None:
@@ -238,41 +241,59 @@ class Policy:
             )
         is_action = batch.action[where]
         taken = batch.tokens[batch.action]
-        logits, hidden, row = self._distinct(batch, where - 1)
+        hidden, logits, row = self._distinct(batch, where - 1, logits=not self._plain_head)
         acted = row[is_action]
         # The same token after the same context is asked about once.
-        width = logits.shape[-1]
-        asked, back = torch.unique(acted * width + taken, return_inverse=True)
-        context, token = asked // width, asked % width
-        logp = log_probs(logits[context], self.sampling, self.banned, None if self._exact else token)
+        asked, back = torch.unique(torch.stack([acted, taken]), dim=1, return_inverse=True)
+        context, token = asked
         value = final = None
-        if self.value_head is not None:
-            values = self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1).float()
-            value, final = values[acted], values[row[~is_action]]
-        said, spread = logp.gather(-1, token[:, None]).squeeze(-1), entropy(logp)
-        return Outputs(logp=said[back], entropy=spread[back], value=value, final_value=final)
+        # Heads and distributions are float32, whatever the layers below compute in.
+        with torch.autocast(self.device.type, enabled=False):
+            if logits is None:
+                head = self.model.get_output_embeddings()
+                read = hidden.index_select(0, context)
+                logp, spread = taken_log_probs(
+                    read, head.weight, head.bias, token, self.sampling, self.banned, join=not self._exact
+                )
+            else:
+                whole = log_probs(logits[context], self.sampling, self.banned, None if self._exact else token)
+                logp, spread = whole.gather(-1, token[:, None]).squeeze(-1), entropy(whole)
+            if self.value_head is not None:
+                values = self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1).float()
+                value, final = values[acted], values[row[~is_action]]
+        return Outputs(logp=logp[back], entropy=spread[back], value=value, final_value=final)
 
     def forward(self, batch: Batch, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, V) and last hidden states (N, d) at packed `positions` (N,)."""
-        logits, hidden, row = self._distinct(batch, positions)
+        hidden, logits, row = self._distinct(batch, positions)
+        assert logits is not None
         return logits[row], hidden[row]
 
-    def _distinct(self, batch: Batch, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (K, V) and last hidden states (K, d) of the distinct contexts that end at packed `positions` (N,).
+    def _distinct(
+        self, batch: Batch, positions: Tensor, *, logits: bool = True
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Last hidden states (K, d) of the distinct contexts that end at packed `positions` (N,), and their logits (K, V).
 
         Returns:
-            Both, and the row (N,) of each position in them.
+            Hidden states, logits (None unless they are asked for), and the row (N,) of each position in them.
         """
         if self.packed:
             # Dropout draws anew for every token that is read.
             prefixes = Prefixes.of(batch, positions, share=not self._dropout.active)
             keep, row = torch.unique(prefixes.node, return_inverse=True)
-            return *self.run(prefixes.ids, prefixes.positions, prefixes.plan, keep), row
+            if not logits:
+                return self._trunk_at(prefixes.ids, prefixes.positions, prefixes.plan, keep), None, row
+            said, hidden = self.run(prefixes.ids, prefixes.positions, prefixes.plan, keep)
+            return hidden, said, row
         padded = Padded.of(batch)
-        with self._capture() as captured, self._adapter(), self._dropout.on(batch.tokens):
-            logits = self.model(input_ids=padded.ids, attention_mask=padded.mask, use_cache=False).logits
         row = torch.arange(len(positions), device=positions.device)
-        return padded.at(logits, positions), padded.at(captured[0], positions), row
+        asked = {"input_ids": padded.ids, "attention_mask": padded.mask, "use_cache": False}
+        with self._adapter(), self._dropout.on(batch.tokens):
+            if not logits:
+                return padded.at(self._trunk(**asked).last_hidden_state, positions), None, row
+            with self._capture() as captured:
+                said = self.model(**asked).logits
+        return padded.at(captured[0], positions), padded.at(said, positions), row
 
     def run(self, ids: Tensor, positions: Tensor, plan: Plan, keep: Tensor) -> tuple[Tensor, Tensor]:
         """Packed forward of (T,) ids at (T,) positions under `plan`; logits and hidden states at `keep` (N,)."""
@@ -286,16 +307,50 @@ class Policy:
             logits, hidden = logits[:, keep], hidden[:, keep]
         return logits[0], hidden[0]
 
+    @property
+    def _trunk(self) -> Any:
+        """The model without its output head."""
+        return underlying(self.model).base_model
+
+    def _trunk_at(self, ids: Tensor, positions: Tensor, plan: Plan, keep: Tensor) -> Tensor:
+        """`run` without the head."""
+        with self._adapter(), self._dropout.on(ids):
+            said = self._trunk(input_ids=ids[None], position_ids=positions[None], use_cache=False, plan=plan)
+        return said.last_hidden_state[0].index_select(0, keep)
+
+    def _has_plain_head(self) -> bool:
+        """A trunk and a linear map are all that there is to the model; see `has_plain_head`."""
+        size = int(self.model.config.get_text_config().vocab_size)
+        ids = torch.arange(6, device=self.device) % size
+        nothing = torch.zeros(len(ids), dtype=torch.bool, device=self.device)
+        bounds = torch.tensor([0, len(ids)], device=self.device)
+        batch = Batch(tokens=ids, cu_seqlens=bounds, action=nothing, turn=torch.zeros_like(ids), final=nothing)
+        where = torch.arange(len(ids), device=self.device)
+        return has_plain_head(
+            self.model,
+            lambda: self.forward(batch, where)[0],
+            lambda: self._distinct(batch, where, logits=False)[0],
+        )
+
     @contextmanager
     def _capture(self) -> Iterator[list[Tensor]]:
-        """Catch what enters the output head: the last hidden states, whatever the architecture calls them."""
+        """Catch what enters the output head: the last hidden states, whatever the architecture calls them.
+
+        From there on mixed precision is off, as everything after the trunk is float32.
+        """
         captured: list[Tensor] = []
-        head = self.model.get_output_embeddings()
-        handle = head.register_forward_pre_hook(lambda _module, args: captured.append(args[0]))
-        try:
+        head, kind = self.model.get_output_embeddings(), self.device.type
+        with ExitStack() as stack:
+
+            def enter(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor] | None:
+                captured.append(args[0])
+                if not torch.is_autocast_enabled(kind):
+                    return None
+                stack.enter_context(torch.autocast(kind, enabled=False))
+                return (args[0].to(next(head.parameters()).dtype),)
+
+            stack.callback(head.register_forward_pre_hook(enter).remove)
             yield captured
-        finally:
-            handle.remove()
 
     def _adapter(self) -> Any:
         return self.model.disable_adapter() if self._adapter_off else nullcontext()

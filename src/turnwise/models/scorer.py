@@ -240,7 +240,8 @@ class Scorer:
 
     def _score(self, hidden: Tensor) -> Tensor:
         """(N, d) hidden states -> (N, L), float32 or wider."""
-        return wide(self.head(hidden))
+        with torch.autocast(self.device.type, enabled=False):
+            return wide(self.head(hidden.to(next(self.head.parameters()).dtype)))
 
     def _own(self, ids: Tensor) -> Tensor:
         return self._score(self._trunk(input_ids=ids[None], use_cache=False).last_hidden_state[0])
