@@ -29,7 +29,7 @@ from turnwise.episode import Stop
 from turnwise.models import Feed, Policy, Sampling, make_decoder
 
 # Sharing fewer ids than this with another slot saves less than copying them costs.
-_COPY = 8
+_COPY = 4
 # A context that has so many more ids in common with one that is being read now waits for them.
 _WAIT = 64
 # Ways of sampling that are remembered while nobody samples.

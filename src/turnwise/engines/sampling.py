@@ -75,7 +75,7 @@ def draw(logits: Tensor, noise: NDArray[np.float64], sampling: Sampling, banned:
     if temperature and (0 < sampling.top_k < logits.shape[-1] or sampling.top_p < 1):
         logits = log_probs(logits, sampling, banned).clamp_min_(_NEVER)
         temperature = 1.0
-    elif banned is not None and len(banned):
+    elif banned is not None and banned.numel():
         logits.index_fill_(-1, banned, _NEVER)
     if not temperature:
         # numpy's search for the largest is ten times as fast, but not where the logits would have to be fetched first.
@@ -152,7 +152,7 @@ def _two_levels(logits: Tensor, temperature: float, uniform: Tensor) -> _Found:
     exps = logits.new_zeros(rows, padded)
     for first in range(0, n, rows):
         part, here = logits[first : first + rows], slice(first, first + rows)
-        m = len(part)
+        m = part.shape[0]
         torch.amax(part, -1, keepdim=True, out=peak[here])
         torch.sub(part, peak[here], out=scaled[:m])
         if temperature != 1:

@@ -80,11 +80,15 @@ class Slots:
         self._reserve(n + budget)
         held = int(self.read[slot])
         # The last id is read in any case, because its logits are asked for.
-        read = min(int(self.common(context, np.array([slot]))[0]), n - 1)
+        read = min(held, n - 1)
+        same = self.tokens[slot, :read] == context[:read]
+        fresh = not held
+        if not same.all():
+            read, fresh = int(same.argmin()), True
         self.tokens[slot, read:n] = context[read:]
         self.length[slot] = self.begin[slot] = n
         self.read[slot], self.end[slot], self.turn[slot] = read, n + budget, self._admitted
-        self.busy[slot], self.fresh[slot] = True, read < min(held, n - 1) or not held
+        self.busy[slot], self.fresh[slot] = True, fresh
         self._admitted += 1
 
     def park(self, slot: int) -> None:
