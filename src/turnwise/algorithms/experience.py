@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from turnwise.batch import Batch, pack, per_turn, unpack
 from turnwise.credit import broadcast, sum_by_turn, why_zero, zero_std_metrics
-from turnwise.episode import Episode
+from turnwise.episode import Episode, Source
 from turnwise.metrics import Metrics, merge
 from turnwise.objectives import (
     Objective,
@@ -31,6 +31,15 @@ from turnwise.runs import Improvement
 
 Floats = NDArray[np.float64]
 """float64 array, one entry per turn, token or episode, as the function says."""
+
+AGREE = 1e-4
+"""Largest difference in a log-probability, in nats, at which rollout engine and learner count as one.
+
+In float32 they differ by about 1e-6; an engine that samples in 16 bits, or that forgot to take new weights, by far more."""
+
+SAMPLED = 8
+"""One episode in so many is evaluated to see whether they do."""
+
 log = logging.getLogger(__name__)
 
 
@@ -82,9 +91,12 @@ class Experience:
 
 
 def recall(learner: Any, episodes: Sequence[Episode], skip: Collection[int] = ()) -> Experience | None:
-    """Evaluate the episodes under the learner's present weights; None when none of them can train.
+    """What the learner's present weights say about the episodes; None when none of them can train.
 
-    A learner with a value head also gives values, and the bootstrap value of every truncated episode.
+    A learner with a value head is asked about all of them, and also gives values, and the bootstrap value of every truncated
+    episode. Without one, what the rollout recorded under the same weights is what the learner would say: an eighth of the
+    episodes, the longest among them, is evaluated, and if none of their log-probabilities differs by more than `AGREE`, the
+    recorded ones stand for all. The drift is then that of the eighth.
 
     Args:
         learner: Whose weights are asked.
@@ -100,13 +112,15 @@ def recall(learner: Any, episodes: Sequence[Episode], skip: Collection[int] = ()
         return None
     usable = [episodes[i] for i in positions]
     has_value = learner.policy.value_head is not None
-    outputs = learner.evaluate(pack(usable, bootstrap=has_value))
     batch = pack(usable, {"behaviour_logp": [episode.behaviour_logp for episode in usable]})
-    batch = batch.with_stream("old_logp", outputs.logp)
+    agreed = None if has_value else _agreement(learner, usable)
+    outputs = None if agreed else learner.evaluate(pack(usable, bootstrap=has_value))
+    batch = batch.with_stream("old_logp", outputs.logp if outputs else batch.stream("behaviour_logp"))
     batch = batch.with_stream("importance", truncated_importance(batch))
     bootstrap = np.zeros(len(usable))
     values: list[Floats] = []
     if has_value:
+        assert outputs is not None
         values = unpack(outputs.value.double(), usable)
         seen = [episode.truncated and len(episode.last_obs) > 0 for episode in usable]
         bootstrap[seen] = outputs.final_value.double().numpy()
@@ -115,9 +129,24 @@ def recall(learner: Any, episodes: Sequence[Episode], skip: Collection[int] = ()
         for i, episode in enumerate(usable):
             if episode.truncated and not seen[i]:
                 bootstrap[i] = values[i][-len(episode.turns[-1].act)]
-    logp = unpack(outputs.logp.double(), usable)
+    logp = unpack(batch.stream("old_logp").double(), usable)
     turns = [len(episode.turns) for episode in episodes]
-    return Experience(usable, batch, logp, values, bootstrap, positions, turns, drift(batch))
+    return Experience(usable, batch, logp, values, bootstrap, positions, turns, agreed or drift(batch))
+
+
+def _agreement(learner: Any, episodes: Sequence[Episode]) -> Metrics | None:
+    """The drift over some of the episodes if they were sampled by the learner's present weights and it is negligible."""
+    if len(episodes) < SAMPLED or any(
+        episode.source is not Source.POLICY or any(turn.version != learner.version for turn in episode.turns)
+        for episode in episodes
+    ):
+        return None
+    longest = max(range(len(episodes)), key=lambda i: sum(len(turn.obs) + len(turn.act) for turn in episodes[i].turns))
+    some = [episodes[i] for i in sorted({longest, *range(0, len(episodes), SAMPLED)})]
+    batch = pack(some, {"behaviour_logp": [episode.behaviour_logp for episode in some]})
+    batch = batch.with_stream("old_logp", learner.evaluate(batch).logp)
+    found = drift(batch)
+    return found if found and found["drift/max_abs"][0] <= AGREE else None
 
 
 def turn_rewards(experience: Experience, penalty: Sequence[Floats]) -> list[Floats]:
