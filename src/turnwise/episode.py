@@ -31,6 +31,8 @@ class Stop(StrEnum):
     """A stop token was sampled; it is the last id of the action."""
     LENGTH = "length"
     """The action used up its token budget without a stop token."""
+    STRING = "string"
+    """The last id completed a stop string. No stop token was sampled, so the next observation closes the action."""
 
 
 class Source(StrEnum):

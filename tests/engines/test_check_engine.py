@@ -4,14 +4,14 @@ broken promise."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.models import zoo
-from turnwise.engines import Completion, Engine, LocalEngine, Request
+from turnwise.engines import Completion, Engine, EngineError, LocalEngine, Request
 from turnwise.engines.noise import uniform
 from turnwise.engines.slots import Ints, Slots
 from turnwise.episode import Ids, Stop
@@ -53,7 +53,10 @@ def going_on(request: Request, completion: Completion, served: int) -> Completio
     if completion.stop is not Stop.STOP or len(completion.ids) >= request.sampling.max_tokens:
         return completion
     return replace(
-        completion, ids=np.append(completion.ids, np.int32(9)), logp=np.append(completion.logp, np.float32(-1))
+        completion,
+        ids=np.append(completion.ids, np.int32(9)),
+        logp=np.append(completion.logp, np.float32(-1)),
+        entropy=np.append(completion.entropy, np.float32(1)),
     )
 
 
@@ -64,6 +67,15 @@ MUTANTS: dict[str, tuple[Callable[[Request, Completion, int], Completion], str]]
     "log-probabilities of another distribution": (lambda r, c, n: replace(c, logp=c.logp * 1.01), "the policy's own"),
     "ids after the stop": (going_on, "stop id at"),
     "stop unsaid": (lambda r, c, n: replace(c, stop=Stop.LENGTH), "stop id"),
+    "entropies of another distribution": (
+        lambda r, c, n: replace(c, entropy=c.entropy * 1.01 + 0.01),
+        "recorded entropy",
+    ),
+    "an entropy too few": (lambda r, c, n: replace(c, entropy=c.entropy[1:]), "one each"),
+    "stop strings unheard": (
+        lambda r, c, n: replace(c, stop=Stop.LENGTH) if c.stop is Stop.STRING else c,
+        "stop string",
+    ),
     "no version": (lambda r, c, n: replace(c, version=0), "version"),
 }
 
@@ -73,6 +85,16 @@ def test_a_broken_completion_is_caught(name: str) -> None:
     change, message = MUTANTS[name]
     with pytest.raises(CheckFailed, match=message):
         check_engine(lambda: Broken(LocalEngine(POLICY, slots=8), change), POLICY)
+
+
+def test_unknown_entropies_and_refused_stop_strings_pass() -> None:
+    class Plain(Broken):
+        async def generate(self, request: Request) -> Completion:
+            if request.sampling.stop:
+                raise EngineError("this engine knows no stop strings; use stop ids")
+            return Completion(*astuple(await self.inner.generate(request))[:4])
+
+    check_engine(lambda: Plain(LocalEngine(POLICY, slots=8), lambda r, c, n: c), POLICY)
 
 
 class Variant(LocalEngine):
@@ -112,11 +134,13 @@ def with_slots(**methods: Any) -> Callable[[], Engine]:
 
 
 def test_a_cache_that_trusts_its_session_is_caught() -> None:
-    def common(self: Slots, context: Ids, slots: Ints) -> Ints:
-        return np.minimum(self.read[slots], len(context))
+    def admit(self: Slots, slot: int, context: Ids, budget: int) -> None:
+        held = self.read[slot]
+        Slots.admit(self, slot, context, budget)
+        self.read[slot] = min(held, len(context) - 1)
 
     with pytest.raises(CheckFailed, match="must not depend on anything else"):
-        check_engine(with_slots(common=common), POLICY)
+        check_engine(with_slots(admit=admit), POLICY)
 
 
 def test_a_copy_of_one_id_too_many_is_caught() -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from turnwise.engines.base import Completion, EngineError, Request
-from turnwise.engines.ending import Ending
+from turnwise.engines.ending import WHY, Ending
 from turnwise.engines.noise import uniform
 from turnwise.engines.sampling import NotFiniteError, draw
 from turnwise.engines.slots import Ints, Slots
@@ -360,8 +360,8 @@ class LocalEngine:
         slots.length[rows] = at + 1
         self.tokens_sampled += len(rows)
         ended = mode.ending.ended(drawn.ids, lambda row: slots.tokens[rows[row], begin[row] : at[row] + 1].tolist())
-        for row in np.flatnonzero(ended | (at + 1 == slots.end[rows])).tolist():
-            self._finish(int(rows[row]), Stop.STOP if ended[row] else Stop.LENGTH)
+        for row in np.flatnonzero((ended > 0) | (at + 1 == slots.end[rows])).tolist():
+            self._finish(int(rows[row]), WHY[ended[row]])
 
     def _noise(self, rows: Ints, counters: Ints) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         return uniform(self._key[rows], counters)

@@ -25,11 +25,18 @@ class ScriptedEngine:
         self._version = 0
 
     async def generate(self, request: Request) -> Completion:
-        """The script's action, cut to the token budget; it was certain, so its log-probability is 0."""
+        """The script's action, up to a stop string or the token budget; it was certain: log-probability and entropy are 0."""
         ids = self._renderer.action_ids(self._script(self._renderer.text(request.context)))
-        stop = Stop.STOP if len(ids) <= request.sampling.max_tokens else Stop.LENGTH
-        ids = ids[: request.sampling.max_tokens]
-        return Completion(ids, np.zeros(len(ids), np.float32), stop, self._version)
+        stop = Stop.STOP
+        for n in range(1, len(ids) if request.sampling.stop else 0):
+            text = self._renderer.tokenizer.decode(ids[:n].tolist(), skip_special_tokens=True)
+            if any(string in text for string in request.sampling.stop):
+                ids, stop = ids[:n], Stop.STRING
+                break
+        if len(ids) > request.sampling.max_tokens:
+            ids, stop = ids[: request.sampling.max_tokens], Stop.LENGTH
+        certain = np.zeros(len(ids), np.float32)
+        return Completion(ids, certain, stop, self._version, certain)
 
     def load(self, version: int) -> None:
         """Remember the version; a script has no weights."""

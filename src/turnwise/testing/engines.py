@@ -36,12 +36,15 @@ def check_engine(
 
     1. A completion holds at least one id of the vocabulary, no banned one, and a finite log-probability ≤ 0 for each.
     2. It ends at the first stop id (``Stop.STOP``), else after exactly ``max_tokens`` ids (``Stop.LENGTH``).
-    3. The log-probabilities are the policy's own, for temperature, top-k, top-p and greedy sampling alike.
+    3. The log-probabilities are the policy's own, for temperature, top-k, top-p and greedy sampling alike; so are the
+       entropies, where they are not NaN.
     4. A completion depends on context, key and weights alone: not on what else is in flight, nor on earlier turns or
        another's beginning being in a cache, nor on the order of requests. Another key gives another sample.
     5. A completion names the version last given to `load`.
     6. Cancelled requests and released sessions leave nothing behind that changes or blocks later ones.
     7. An empty context and one that is too long are refused with `EngineError`, and the engine goes on.
+    8. A stop string ends an action with the id that completes it (``Stop.STRING``), and one that never comes changes nothing;
+       or stop strings are refused with `EngineError`.
 
     Args:
         make_engine: Makes an engine that samples from `policy`; called several times.
@@ -61,6 +64,7 @@ def check_engine(
     check.versions()
     check.cancellation()
     check.refusals()
+    check.strings()
 
 
 class _Check:
@@ -239,6 +243,38 @@ class _Check:
             raise CheckFailed(f"{what} was sampled from; raise EngineError with the remedy")
         self._run(self._together(engine, [self._request(0, session=0, key=1)]), "after a refused request")
 
+    def strings(self) -> None:
+        """Promise 8."""
+        requests = [self._request(i, session=i, key=mix(7, i)) for i in range(len(self.contexts))]
+        for request, free in zip(requests, self._run(self._together(self.make_engine(), requests), ""), strict=True):
+            texts = [
+                self.policy.tokenizer.decode(free.ids[: n + 1].tolist(), skip_special_tokens=True)
+                for n in range(len(free.ids))
+            ]
+            if not texts[-1]:
+                continue
+            string = texts[-1][-1]
+            n = next(n for n, text in enumerate(texts) if string in text) + 1
+            for stop, ids, why in (
+                ((string,), free.ids[:n], Stop.STRING),
+                (("\x00 never \x00",), free.ids, free.stop),
+            ):
+                try:
+                    got = self._run(
+                        self._together(
+                            self.make_engine(), [replace(request, sampling=replace(request.sampling, stop=stop))]
+                        ),
+                        "with a stop string",
+                    )[0]
+                except EngineError:
+                    return
+                if not np.array_equal(got.ids, ids) or got.stop is not why:
+                    raise CheckFailed(
+                        f"with the stop string {stop[0]!r} an action of {free.ids.tolist()} became {got.ids.tolist()}, "
+                        f"stop={got.stop!s}, and not {ids.tolist()}, stop={why!s}; end with the id whose text completes it, or "
+                        "refuse stop strings with EngineError"
+                    )
+
     # ---- helpers -----------------------------------------------------------------------------------------------------
 
     def _request(self, context: int, *, session: int, key: int, sampling: Sampling | None = None) -> Request:
@@ -277,6 +313,8 @@ class _Check:
             raise CheckFailed(f"{len(logp)} log-probabilities for {len(ids)} ids {where}")
         if not np.isfinite(logp).all() or (logp > 1e-5).any():
             raise CheckFailed(f"log-probabilities {logp} {where}; they are finite and at most 0")
+        if len(completion.entropy) != len(ids) or (completion.entropy < -1e-5).any():
+            raise CheckFailed(f"entropies {completion.entropy} for {len(ids)} ids {where}; one each, NaN if unknown")
         stops = [i for i, token in enumerate(ids.tolist()) if token in request.stop]
         if stops and (stops[0] != len(ids) - 1 or completion.stop is not Stop.STOP):
             raise CheckFailed(
@@ -294,13 +332,22 @@ class _Check:
             episodes.append(Episode("check", (turn,), True, False, _EMPTY))
         changes = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
         with torch.no_grad():
-            said = self.policy.with_sampling(**changes).outputs(pack(episodes)).logp.cpu().numpy()
+            outputs = self.policy.with_sampling(**changes).outputs(pack(episodes))
+        said, uncertain = outputs.logp.cpu().numpy(), outputs.entropy.cpu().numpy()
         recorded = np.concatenate([completion.logp for completion in completions])
         worst = int(np.abs(said - recorded).argmax())
         if not abs(said[worst] - recorded[worst]) <= self.tolerance:
             raise CheckFailed(
                 f"recorded log-probability {recorded[worst]:.6f}, the policy's own is {said[worst]:.6f} with {sampling}; "
                 "record it under the distribution really sampled: after temperature, top-k, top-p and banned ids"
+            )
+        entropy = np.concatenate([completion.entropy for completion in completions])
+        off = np.nan_to_num(np.abs(uncertain - entropy))
+        if off.max() > self.tolerance * 10:
+            worst = int(off.argmax())
+            raise CheckFailed(
+                f"recorded entropy {entropy[worst]:.6f}, the policy's own is {uncertain[worst]:.6f} with {sampling}; record "
+                "that of the distribution really sampled, or NaN"
             )
 
     def _same(self, a: Completion, b: Completion, how: str) -> None:
