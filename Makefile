@@ -1,7 +1,8 @@
 # Everything runs in .venv, which the targets below create and refresh on demand.
 #   make demo    train the demo recipe          make check   lint, format, layers, types, docs
-#   make test    the tests, with those checks   make bench   the learning benchmark
-#   make docs    build the site into site/      make clean   remove what the targets made, .venv included
+#   make test    the tests, with those checks   make bench   speed, side by side with TRL
+#   make docs    build the site into site/      make learning  the learning benchmark
+#   make clean   remove what the targets made, .venv included
 # PYTHON names the interpreter that creates .venv (3.11 or newer); ARGS is passed on: make test ARGS="-k credit".
 
 SHELL  := /bin/bash
@@ -21,7 +22,7 @@ ARGS   ?=
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test check bench clean $(GATES)
+.PHONY: demo test check bench learning clean $(GATES)
 
 demo: $(VENV)/.runtime
 	$(BIN)/turnwise recipe demo $(ARGS)
@@ -31,7 +32,11 @@ test: $(VENV)/.dev
 
 check: $(GATES)
 
-bench: $(VENV)/.runtime
+# TRL, which it compares with, comes with the development environment.
+bench: $(VENV)/.dev
+	$(BIN)/turnwise bench $(ARGS)
+
+learning: $(VENV)/.runtime
 	$(BIN)/python benchmarks/learning/run.py $(ARGS)
 
 # Given BIN, a gate takes that environment as it is: tests/test_gates.py runs the gates in the one that runs the tests.
