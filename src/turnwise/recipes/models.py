@@ -108,7 +108,10 @@ def sampling(training: Training) -> Any:
     from turnwise.models import Sampling
 
     return Sampling(
-        temperature=training.model.temperature, top_p=training.model.top_p, max_tokens=training.world.max_tokens
+        temperature=training.model.temperature,
+        top_p=training.model.top_p,
+        max_tokens=training.world.max_tokens,
+        stop=tuple(text for text in training.world.stop.split("||") if text),
     )
 
 

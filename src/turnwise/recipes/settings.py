@@ -25,6 +25,7 @@ class World:
         memory: Past turns that stay in the context; -1 keeps all, 0 makes every observation a context of its own.
         compact: When the context is full, forget the oldest turns instead of ending the episode.
         max_tokens: Budget of one action in tokens, stop token included.
+        stop: Text that ends an action with the token that completes it, besides the end token; several with ``||`` between them.
         on_length: An action that uses up its budget ends the episode (truncate) or is taken as it is (act).
         max_turns: Stop an episode after so many turns, besides the environment's own limit; 0 for no further limit.
         slots: Episodes in flight.
@@ -38,6 +39,7 @@ class World:
     memory: int = -1
     compact: bool = False
     max_tokens: int = 16
+    stop: str = ""
     on_length: Literal["truncate", "act"] = "act"
     max_turns: int = 0
     slots: int = 64
@@ -114,6 +116,9 @@ class Model:
         dtype: Torch dtype of a loaded model's weights.
         device: Where it is and computes: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` …; auto takes the accelerator that PyTorch
             finds, or the CPU if there is none.
+        rollout_dtype: Torch dtype of a copy of the weights that actions are sampled with; auto samples with the weights as they are.
+            ``bfloat16`` is faster on some machines and slower on others (``turnwise bench``); how far its log-probabilities lie
+            from the learner's is logged (``drift/*``) and corrected for by truncated importance weights.
         temperature: Sampling temperature, in training and in every log-probability.
         top_p: Nucleus that actions are sampled from; 1 samples from everything.
         system: System message put before every episode; empty for none.
@@ -127,6 +132,7 @@ class Model:
     quantise: Literal["none", "8bit", "4bit"] = "none"
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     device: str = "cpu"
+    rollout_dtype: Literal["auto", "bfloat16"] = "auto"
     temperature: float = 1.0
     top_p: float = 1.0
     system: str = ""

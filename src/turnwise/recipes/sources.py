@@ -77,12 +77,14 @@ def make_collector(
     training: Training, world: EnvSpec, policy: Any, *, make_env: Callable[[], Any] | None = None
 ) -> Any:
     """A collector with the run's settings."""
+    from turnwise.engines import LocalEngine
     from turnwise.rollout import Collector
 
-    settings = training.world
+    settings, dtype = training.world, training.model.rollout_dtype
     return Collector(
         make_env or world.make,
         policy,
+        engine=LocalEngine(policy, slots=settings.slots, dtype="" if dtype == "auto" else dtype),
         slots=settings.slots,
         memory=_memory(training, policy),
         on_length=settings.on_length,
