@@ -245,7 +245,7 @@ class _Check:
 
     def strings(self) -> None:
         """Promise 8."""
-        requests = [self._request(i, session=i, key=mix(7, i)) for i in range(len(self.contexts))]
+        requests = [self._request(i, session=i, key=mix(7, i)) for i in range(3)]
         for request, free in zip(requests, self._run(self._together(self.make_engine(), requests), ""), strict=True):
             texts = [
                 self.policy.tokenizer.decode(free.ids[: n + 1].tolist(), skip_special_tokens=True)
