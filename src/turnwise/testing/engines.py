@@ -131,6 +131,8 @@ class _Check:
 
     def beginnings(self) -> None:
         """Promise 4, where contexts begin alike: together, and one after another while those before go on."""
+        if not self.alike:
+            return
         sampling = replace(self.sampling, max_tokens=2 * self.sampling.max_tokens)
         requests = [
             Request(self.alike[i % len(self.alike)], i, mix(6, i), sampling, self.policy.renderer.stop)
