@@ -19,9 +19,10 @@ from torch import Tensor
 
 from turnwise.batch import Batch
 from turnwise.errors import TurnwiseError
-from turnwise.models.cache import Feed, Pass, SlotCache
+from turnwise.models.cache import SlotCache
 from turnwise.models.lean import LeanDecoder, NotLeanError
 from turnwise.models.policy import Policy
+from turnwise.models.slot_attention import Feed, Pass
 from turnwise.models.storage import underlying
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from turnwise.models.cache import Feed, Pass, SlotCache
+from turnwise.models.cache import SlotCache
 from turnwise.models.policy import Policy
+from turnwise.models.slot_attention import Feed, Pass
 from turnwise.models.storage import underlying
 
 FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
