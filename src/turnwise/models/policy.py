@@ -244,8 +244,9 @@ class Policy:
         hidden, logits, row = self._distinct(batch, where - 1, logits=not self._plain_head)
         acted = row[is_action]
         # The same token after the same context is asked about once.
-        asked, back = torch.unique(torch.stack([acted, taken]), dim=1, return_inverse=True)
-        context, token = asked
+        width = int(self.model.config.get_text_config().vocab_size)
+        asked, back = torch.unique(acted * width + taken, return_inverse=True)
+        context, token = asked // width, asked % width
         value = final = None
         # Heads and distributions are float32, whatever the layers below compute in.
         with torch.autocast(self.device.type, enabled=False):
@@ -265,7 +266,7 @@ class Policy:
 
     def forward(self, batch: Batch, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, V) and last hidden states (N, d) at packed `positions` (N,)."""
-        hidden, logits, row = self._distinct(batch, positions)
+        hidden, logits, row = self._distinct(batch.to(self.device), positions.to(self.device))
         assert logits is not None
         return logits[row], hidden[row]
 
