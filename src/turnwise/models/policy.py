@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from turnwise.batch import Batch, Outputs
 from turnwise.errors import TurnwiseError
+from turnwise.models import fused
 from turnwise.models.attention import Plan
 from turnwise.models.distribution import Sampling, entropy, log_probs
 from turnwise.models.head import has_plain_head, taken_log_probs
@@ -90,6 +91,7 @@ class Policy:
         self._dropout = AdapterDropout(model)
         self._exact = False
         self._keeps = "logits_to_keep" in inspect.signature(underlying(model).forward).parameters
+        fused.install(model)
         self.packed = verify_packing(self)
         self._plain_head = self._has_plain_head()
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from turnwise.batch import Batch, Outputs
 from turnwise.errors import TurnwiseError
+from turnwise.models import fused
 from turnwise.models.attention import Plan
 from turnwise.models.distribution import wide
 from turnwise.models.lora import (
@@ -83,6 +84,7 @@ class Scorer:
         self.tokenizer = _with_padding(tokenizer, base.config, self.renderer.stop)
         self.context_limit = context_limit(base.config.get_text_config())
         self._dropout = AdapterDropout(model)
+        fused.install(model)
         self.packed = runs_packed(base, self._own, self._ours)
         self._check_pooling(base)
 
