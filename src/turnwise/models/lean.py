@@ -29,9 +29,6 @@ FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-_DOT = 256
-"""Width up to which the mean square of a row is fastest as a product."""
-
 
 class NotLeanError(Exception):
     """The model differs from what this forward computes."""
@@ -105,16 +102,13 @@ class _Room:
         half = dim // 2
         self.n = n
         self.x = like.new_empty(n, width)
-        self.root: Tensor | None = None
-        if width <= _DOT and like.dtype == torch.float32:
-            self.normed = torch.empty_like(self.x)
-            self.row, self.column = self.x.view(n, 1, width), self.x.view(n, width, 1)
-            self.square = like.new_empty(n, 1, 1)
-            self.root = self.square.view(n, 1)
+        self.normed, self.root = torch.empty_like(self.x), like.new_empty(n, 1)
+        self.head_root = like.new_empty(n, heads + groups, 1)
         self.qkv = like.new_empty(n, (heads + 2 * groups) * dim)
         parts = self.qkv.view(n, heads + 2 * groups, dim)
         self.qk, self.v = parts[:, : heads + groups], parts[:, heads + groups :]
         self.turned = like.new_empty(n, heads + groups, dim)
+        self.head_normed = torch.empty_like(self.turned)
         self.low, self.high = self.turned[..., :half], self.turned[..., half:]
         self.turned_q, self.turned_k = self.turned[:, :heads], self.turned[:, heads:]
         self.cos, self.sin = like.new_empty(n, dim), like.new_empty(n, half)
@@ -127,59 +121,48 @@ class _Room:
 
 
 class _Norm:
-    """RMSNorm with the weight of a Hugging Face module."""
+    """RMSNorm x / sqrt(mean(x^2) + eps) * w with the weight of a Hugging Face module, or of several for as many heads."""
 
-    def __init__(self, module: Any, dtype: torch.dtype) -> None:
-        if not type(module).__name__.endswith("RMSNorm"):
-            raise NotLeanError(f"{type(module).__name__} is no RMSNorm")
-        self._module = module
+    def __init__(self, modules: Sequence[Any], dtype: torch.dtype, heads: Sequence[int] = ()) -> None:
+        for module in modules:
+            if not type(module).__name__.endswith("RMSNorm"):
+                raise NotLeanError(f"{type(module).__name__} is no RMSNorm")
+        self._modules, self._heads = modules, heads
         self._dtype = dtype
-        self._eps = float(module.variance_epsilon)
+        self._eps = float(modules[0].variance_epsilon)
         self.refresh()
 
     def refresh(self) -> None:
-        self._weight = self._module.weight.detach().to(self._dtype)
-        self._small = torch.full((1, 1, 1), self._eps, dtype=self._dtype, device=self._weight.device)
+        weights = [module.weight.detach().to(self._dtype) for module in self._modules]
+        if self._heads:
+            weights = [weight.expand(n, -1) for weight, n in zip(weights, self._heads, strict=True)]
+        self._weight = torch.cat(weights) if self._heads else weights[0]
+        self._small = self._weight.new_full((1,), self._eps)
 
-    def __call__(self, room: _Room) -> Tensor:
-        """(n, d), the room's states normalised."""
-        if room.root is None:
-            return F.rms_norm(room.x, room.x.shape[1:], self._weight, self._eps)
-        # The mean square as a product of each row with itself: one operation instead of three.
-        torch.baddbmm(self._small, room.row, room.column, alpha=1 / room.x.shape[1], out=room.square).rsqrt_()
-        return torch.mul(room.x, room.root, out=room.normed).mul_(self._weight)
-
-
-class _HeadNorm:
-    """RMSNorm of each head's queries and keys, side by side."""
-
-    def __init__(self, attention: Any, dtype: torch.dtype) -> None:
-        self._norms = (attention.q_norm, attention.k_norm)
-        self._heads = tuple(part.out_features // attention.head_dim for part in (attention.q_proj, attention.k_proj))
-        self._dtype = dtype
-        self._eps = float(attention.q_norm.variance_epsilon)
-        self.refresh()
-
-    def refresh(self) -> None:
-        weights = [norm.weight.detach().expand(n, -1) for norm, n in zip(self._norms, self._heads, strict=True)]
-        self._weight = torch.cat(weights).to(self._dtype)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), None, self._eps).mul_(self._weight)
+    def __call__(self, x: Tensor, root: Tensor, out: Tensor) -> Tensor:
+        """The rows of x normalised, in `out`; `root` has one entry for each of them."""
+        width = x.shape[-1]
+        if self._dtype != torch.float32:
+            return F.rms_norm(x, (width,), None, self._eps).mul_(self._weight)
+        torch.linalg.vector_norm(x, dim=-1, keepdim=True, out=root)
+        torch.addcmul(self._small, root, root, value=1 / width, out=root).rsqrt_()
+        return torch.mul(x, root, out=out).mul_(self._weight)
 
 
 class _Layer:
     """One layer's parameters, made ready."""
 
-    def __init__(self, layer: Any, dtype: torch.dtype, *, adapted: bool) -> None:
+    def __init__(self, layer: Any, dtype: torch.dtype, heads: Sequence[int], *, adapted: bool) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         if getattr(attention, "sliding_window", None) is not None:
             raise NotLeanError("its attention has a sliding window")
-        self.norm = _Norm(layer.input_layernorm, dtype)
+        self.norm = _Norm([layer.input_layernorm], dtype)
         self.qkv = Product([attention.q_proj, attention.k_proj, attention.v_proj], dtype, adapted=adapted)
-        self.head_norm = _HeadNorm(attention, dtype) if hasattr(attention, "q_norm") else None
+        self.head_norm: _Norm | None = None
+        if hasattr(attention, "q_norm"):
+            self.head_norm = _Norm([attention.q_norm, attention.k_norm], dtype, heads)
         self.out = Product([attention.o_proj], dtype, adapted=adapted)
-        self.norm_mlp = _Norm(layer.post_attention_layernorm, dtype)
+        self.norm_mlp = _Norm([layer.post_attention_layernorm], dtype)
         self.gate_up = Product([mlp.gate_proj, mlp.up_proj], dtype, adapted=adapted)
         self.inner = int(mlp.gate_proj.out_features)
         self.down = Product([mlp.down_proj], dtype, adapted=adapted)
@@ -219,15 +202,16 @@ class LeanDecoder:
         self._embedding = _embedding(model.get_input_embeddings())
         self._dtype = getattr(torch, dtype) if dtype else self._embedding.weight.dtype
         adapted = policy.has_adapter and not policy._adapter_off
-        with torch.inference_mode(False), torch.no_grad():
-            self._layers = [_Layer(layer, self._dtype, adapted=adapted) for layer in model.model.layers]
-            self._norm = _Norm(model.model.norm, self._dtype)
-            self._head = Product([model.get_output_embeddings()], self._dtype, adapted=adapted)
-        self._rotary = model.model.rotary_emb
-        self._like = self._embedding.weight.new_empty(0, dtype=self._dtype)
+        self._like = self._embedding.weight.detach().new_empty(0, dtype=self._dtype)
         self.cache = SlotCache(config, slots, policy.context_limit, self._like)
         self.bytes_per_token = self.cache.bytes_per_token
         self._heads, self._width = int(config.num_attention_heads), int(config.hidden_size)
+        heads = (self._heads, self.cache.heads)
+        with torch.inference_mode(False), torch.no_grad():
+            self._layers = [_Layer(layer, self._dtype, heads, adapted=adapted) for layer in model.model.layers]
+            self._norm = _Norm([model.model.norm], self._dtype)
+            self._head = Product([model.get_output_embeddings()], self._dtype, adapted=adapted)
+        self._rotary = model.model.rotary_emb
         self._angles = (self._like, self._like)
         self._room = self._new_room(0)
 
@@ -262,8 +246,10 @@ class LeanDecoder:
         cos, sin = room.angles
         plan.between(room.q, room.attended)
         for index, layer in enumerate(self._layers):
-            layer.qkv(layer.norm(room), room.qkv)
-            qk = room.qk if layer.head_norm is None else layer.head_norm(room.qk)
+            layer.qkv(layer.norm(room.x, room.root, room.normed), room.qkv)
+            qk = room.qk
+            if layer.head_norm is not None:
+                qk = layer.head_norm(qk, room.head_root, room.head_normed)
             # Rotate each pair of entries (i, i + D/2) by the angle of its place.
             torch.mul(qk, cos, out=room.turned)
             room.low.addcmul_(qk[..., half:], sin, value=-1)
@@ -272,16 +258,16 @@ class LeanDecoder:
             torch.mul(room.turned_q, layer.scale, out=room.q)
             plan.read(index)
             mixed = room.mixed
-            if index == len(self._layers) - 1:
+            if index == len(self._layers) - 1 and not plan.whole:
                 # Behind the last attention only the wanted rows matter.
                 mixed, states = mixed.index_select(0, plan.last), room.x.index_select(0, plan.last)
                 room = room if len(states) == room.n else self._new_room(len(states))
                 room.x.copy_(states)
             layer.out.add_to(room.x, mixed)
-            layer.gate_up(layer.norm_mlp(room), room.gate_up)
+            layer.gate_up(layer.norm_mlp(room.x, room.root, room.normed), room.gate_up)
             gate = F.silu(room.gate, inplace=True) if layer.silu else layer.act(room.gate)
             layer.down.add_to(room.x, torch.mul(gate, room.up, out=room.gated))
-        return self._norm(room)
+        return self._norm(room.x, room.root, room.normed)
 
     def _new_room(self, n: int) -> _Room:
         return _Room(self._like, n, self._width, self._layers[0].inner, self._heads, self.cache.heads, self.cache.dim)

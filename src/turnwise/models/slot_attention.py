@@ -211,6 +211,7 @@ class Pass:
         ids: (U,) token ids.
         positions: (U,) their places in their contexts.
         last: (W,) index of the last token of each wanted row, in the order of the feed.
+        whole: These are all tokens, in their order.
         calls: Attention layers that have run under it, as a plan of `turnwise.models.attention`.
     """
 
@@ -222,13 +223,13 @@ class Pass:
         cache.reserve(int((read + counts).max()))
         cache.overwrite(slots, read)
         if len(feed.ids) == len(slots):
-            order = np.argsort(slots, kind="stable")
-            slots, positions = slots[order], read[order]
-            ids, source = feed.ids[order], None
-            last = np.empty_like(order)
-            last[order] = np.arange(len(order))
-            where, at, counts = slots, positions, counts[order]
-            self._segments = _segments(cache, heads, slots, positions, counts)
+            ids, last, source = feed.ids, np.arange(len(slots)), None
+            if not (slots[1:] > slots[:-1]).all():
+                order = slots.argsort()
+                ids, slots, read = ids[order], slots[order], read[order]
+                last[order] = last.copy()
+            where, at, positions = slots, read, read
+            self._segments = _segments(cache, heads, slots, read, counts)
         else:
             shared, computes = _shared(feed, cache)
             own, before = counts - shared, read + shared
@@ -248,7 +249,9 @@ class Pass:
             self._segments = _segments(cache, heads, slots[order], before[order], own[order])
         self.ids = torch.from_numpy(ids).to(device)
         self.positions = torch.from_numpy(positions).to(device)
-        self.last = torch.from_numpy(last[feed.wanted]).to(device)
+        last = last[feed.wanted]
+        self.last = torch.from_numpy(last).to(device)
+        self.whole = len(last) == len(ids) and bool((last == np.arange(len(last))).all())
         cells = (where[:, None] * cache.heads + np.arange(cache.heads)) * cache.capacity + at[:, None]
         self._cells = torch.from_numpy(cells.ravel()).to(device)
         self._source = None if source is None else torch.from_numpy(source).to(device)
