@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -77,9 +78,8 @@ class Segment:
         self._grid = (n, width, groups, heads // groups, dim)
         rows, queries = n * groups, width * heads // groups
         self._shape = (rows, queries, dim)
-        size = (rows, queries, length)
-        self._scores = cache.scratch(0, rows * queries * length).view(size)
-        self._weights = cache.scratch(1, rows * queries * length).view(size)
+        # In 16 bits products of matrices round the scores, and are slow on many processors.
+        self._fused = cache.layers[0].dtype != torch.float32
         # Where the tokens lie in the (n · N) grid, unless they fill it.
         self._cells: Tensor | None = None
         if tokens != n * width:
@@ -88,15 +88,24 @@ class Segment:
         # One token in each slot: the queries lie as they are needed.
         self._plain = self._cells is None and width == 1
         self._mask: Tensor | None = None
-        least = int(read.min()) + 1
+        least = 0 if self._fused else int(read.min()) + 1
         if least < length:
             seen = np.full((n, 1), length, np.int64)
             seen[slots - first, 0] = read
             ahead = np.arange(least, length) > (seen + np.arange(width))[:, :, None]
             self._mask = torch.from_numpy(ahead[:, None]).to(cache.device)  # (n, 1, N, L - least)
+        if self._fused:
+            skip = 0
+            if self._mask is not None:
+                allowed = self._mask.logical_not()[:, :, None].expand(n, 1, heads // groups, width, length)
+                self._mask = allowed.reshape(n, 1, queries, length)
+        else:
+            size = (rows, queries, length)
+            self._scores = cache.scratch(0, rows * queries * length).view(size)
+            self._weights = cache.scratch(1, rows * queries * length).view(size)
+            self._own = self._scores[..., skip:], self._weights[..., skip:]
             self._masked = self._scores.view(n, heads, width, length)[..., least:]
         self._stem = _Stem(cache, self._grid, slots, skip) if skip else None
-        self._own = self._scores[..., skip:], self._weights[..., skip:]
         reach = slice(first * groups, first * groups + rows)
         self._views = [layer[:, reach, skip:length].unbind(0) for layer in cache.layers]
 
@@ -110,6 +119,11 @@ class Segment:
         """Attend to the layer's keys and values."""
         keys, values = self._views[layer]
         laid = self._q if self._plain else self._lay(self._q)
+        if self._fused:
+            laid, keys, values = (x.unflatten(0, (self._grid[0], -1)) for x in (laid, keys, values))
+            found = F.scaled_dot_product_attention(laid, keys, values, attn_mask=self._mask, scale=1.0).flatten(0, 1)
+            self._out.copy_(found if self._plain else self._pick(found))
+            return
         if self._stem is None:
             torch.bmm(laid, keys.transpose(1, 2), out=self._scores)
         else:
