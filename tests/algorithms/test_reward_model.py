@@ -118,20 +118,21 @@ def test_a_margin_asks_for_a_larger_difference() -> None:
     assert asked > plain + 0.5
 
 
-def test_figures_are_taken_before_the_update_and_booked_to_their_episodes() -> None:
+@pytest.mark.parametrize(("minibatch", "steps"), [(4, 5.0), (20, 1.0)])
+def test_figures_are_taken_before_the_update_and_booked_to_their_episodes(minibatch: int, steps: float) -> None:
     pairs, _ = preferences(20, 5)
     alone = episode(["fern"], 1.0, "alone")
     scorer = Scorer.of(Policy(build_model(TOKENIZER), TOKENIZER))
     given = [*pairs, alone]
     before = [float(scores[-1]) for scores in turn_scores(scorer, pairs)]
-    improvement = RewardModel(minibatch=4).improve(LocalLearner(scorer, lr=1e-2), given)
+    improvement = RewardModel(minibatch=minibatch).improve(LocalLearner(scorer, lr=1e-2, max_tokens=64), given)
     streams = [float(stream[-1]) for stream in improvement.streams["score"]]
     np.testing.assert_allclose(streams[:-1], before, atol=1e-5)
     assert np.isnan(streams[-1])
     won = [a > b if x.undiscounted_return > y.undiscounted_return else b > a
            for a, b, x, y in zip(before[::2], before[1::2], pairs[::2], pairs[1::2], strict=True)]  # fmt: skip
     assert improvement.metrics["scores/accuracy"] == (pytest.approx(np.mean(won)), 1.0)
-    assert improvement.metrics["lr"][1] == 5.0
+    assert improvement.metrics["lr"][1] == steps
 
 
 @pytest.mark.parametrize("lora", ["", "r=2,dropout=0.1"])

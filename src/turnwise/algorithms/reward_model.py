@@ -1,8 +1,8 @@
 """A reward model: a score that says which of two episodes somebody prefers.
 
 The best and the worst episode of each group are a pair, by their returns, which is where a label, a judge or a person
-left what they think of an episode. The figures of an iteration are taken before its update, on pairs that this update has
-not seen: on the first pass over the data they are those of held-out pairs.
+left what they think of an episode. The figures of an iteration are those of the weights before its update, on pairs that this
+update has not seen: on the first pass over the data they are those of held-out pairs.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from turnwise.algorithms.experience import climb
 from turnwise.algorithms.preferences import paired, turns_of
 from turnwise.algorithms.settings import check_settings
+from turnwise.batch import Batch, Outputs
 from turnwise.credit import best_and_worst
 from turnwise.episode import Episode
 from turnwise.errors import TurnwiseError
 from turnwise.metrics import Metrics, merge
-from turnwise.objectives import pair_mean
+from turnwise.objectives import Objective, pair_mean
 from turnwise.objectives.scores import bradley_terry, side_scores
 from turnwise.rewards.calibration import Calibration, calibration
 from turnwise.runs import Improvement
@@ -78,16 +80,32 @@ class RewardModel:
         batch = paired([episodes[i] for i in usable], pairs)
         margins = torch.tensor([returns[a] - returns[b] for a, b in pairs], dtype=torch.float32)
         batch = replace(batch, seq={**batch.seq, "margin": margins[batch.seq["unit"]]})
-        chosen, rejected = (side.double().numpy() for side in side_scores(learner.evaluate(batch), batch))
+        objective, size = bradley_terry(self.margin, self.centre), turns_of(batch, self.minibatch)
+        if len(pairs) > self.minibatch:
+            said = torch.stack(side_scores(learner.evaluate(batch), batch), 1).double().numpy()
+        else:
+            # A single step sees all pairs with the weights that it starts from.
+            said = np.full((len(pairs), 2), np.nan)
+            objective = _noting(objective, said)
+        steps = climb(learner, batch, objective, epochs=1, turns=size, weights={"weight": pair_mean})
         streams = [np.full(len(episode.turns), np.nan) for episode in episodes]
-        for pair, scores in zip(pairs, zip(chosen, rejected, strict=True), strict=True):
+        for pair, scores in zip(pairs, said, strict=True):
             for side, score in zip(pair, scores, strict=True):
                 streams[usable[side]][-1] = score
         lengths = np.array([[episodes[usable[side]].n_action_tokens for side in pair] for pair in pairs])
-        seen = metrics_of(calibration(chosen, rejected, lengths[:, 0], lengths[:, 1]))
-        objective, size = bradley_terry(self.margin, self.centre), turns_of(batch, self.minibatch)
-        steps = climb(learner, batch, objective, epochs=1, turns=size, weights={"weight": pair_mean})
+        seen = metrics_of(calibration(said[:, 0], said[:, 1], lengths[:, 0], lengths[:, 1]))
         return Improvement(merge([seen, steps]), {"score": streams})
+
+
+def _noting(objective: Objective, said: NDArray[np.float64]) -> Objective:
+    """The objective, which writes the scores of the chosen and the rejected side of each pair it sees into (n, 2) `said`."""
+
+    def noting(outputs: Outputs, batch: Batch) -> tuple[Tensor, Metrics]:
+        scores = torch.stack(side_scores(outputs, batch), 1).detach()
+        said[batch.seq["unit"].unique().cpu().numpy()] = scores.double().cpu().numpy()
+        return objective(outputs, batch)
+
+    return noting
 
 
 def _preferences(episodes: Sequence[Episode]) -> tuple[list[int], NDArray[np.float64], list[tuple[int, int]]]:
