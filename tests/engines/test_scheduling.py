@@ -226,6 +226,15 @@ def test_rollouts_that_follow_each_other_do_not_feel_each_other() -> None:
     assert decoder.passes[before:] == its.passes
 
 
+def test_nor_do_they_in_the_last_bit() -> None:
+    def last(*seeds: int) -> list[bytes]:
+        engine = LocalEngine(POLICY, slots=6)
+        said = [play(engine, n=6, seed=seed) for seed in seeds][-1]
+        return [x.tobytes() for s in range(6) for one in said[s] for x in (one.ids, one.logp, one.entropy)]
+
+    assert last(1, 3, 2) == last(2)
+
+
 # ---- interruptions ---------------------------------------------------------------------------------------------------
 
 
