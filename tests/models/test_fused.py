@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 from tests.models import zoo
+from turnwise.batch import Batch
 from turnwise.models import Policy, Scorer, fused, with_lora
 from turnwise.models.checkpointing import checkpointed
 
@@ -403,7 +404,8 @@ def test_a_window_is_left_to_the_model(config: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["hook", "wrapped", "few tokens", "own attention"])
 def test_what_it_was_not_made_for_runs_as_before(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    policy, batch = Policy(family("qwen2"), zoo.TOKENIZER), zoo.batch(6)
+    wide = hf.Qwen2Config(**zoo._GROUPED | {"hidden_size": 48})
+    policy, batch = Policy(zoo.model(lambda: hf.Qwen2ForCausalLM(wide)), zoo.TOKENIZER), zoo.batch(6)
     monkeypatch.setattr(fused, "rotated", lambda *args: pytest.fail("rotated"))
     layers = policy.model.model.layers
     heard: list[int] = []
@@ -414,8 +416,10 @@ def test_what_it_was_not_made_for_runs_as_before(kind: str, monkeypatch: pytest.
         for layer in layers:
             layer.self_attn.v_proj = nn.Sequential(layer.self_attn.v_proj)
     elif kind == "few tokens":
-        batch = batch.select(torch.tensor([0]))
-        assert len(batch.tokens) < policy.hidden_size
+        batch = Batch(
+            tokens=torch.tensor([5, 6]), cu_seqlens=torch.tensor([0, 2]), action=torch.tensor([False, True]),
+            turn=torch.zeros(2, dtype=torch.int64), final=torch.zeros(2, dtype=torch.bool),
+        )  # fmt: skip
     ids = torch.tensor([[5, 6, 7, 8]])
     if kind == "own attention":
         policy.model.set_attn_implementation("eager")

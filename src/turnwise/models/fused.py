@@ -129,7 +129,7 @@ def _attend(
         or module.config._attn_implementation != NAME
         or past_key_values is not None
         or len(x) != 1
-        or x.shape[1] < x.shape[2]  # it takes some tokens to pay for reading the weights in another order
+        or 16 * x.shape[1] < x.shape[2]  # it takes some tokens to pay for reading the weights in another order
         or not _fits(module, x, position_embeddings[0])
     ):
         return type(module).forward(
@@ -286,9 +286,9 @@ def _normalise(x: Tensor, weight: Tensor, eps: float, out: Tensor) -> Tensor:
     wide = _wide(x.dtype)
     scale = torch.empty((*x.shape[:2], 1), dtype=wide)
     for at in _blocks(x):
-        part, r = x[at].to(wide), scale[at]
-        torch.linalg.vector_norm(part, dim=-1, keepdim=True, out=r)
-        r.square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
+        part = x[at].to(wide)
+        norm = torch.linalg.vector_norm(part, dim=-1, keepdim=True).double()
+        r = scale[at].copy_(norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_())
         if x.dtype == wide == out.dtype:
             torch.mul(part, r, out=out[at])
         else:
