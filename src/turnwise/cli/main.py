@@ -29,6 +29,7 @@ COMMANDS = {
     "report": ("report RUN", "one page with the curves and episodes of a run", "report"),
     "profile": ("profile RUN", "where the time of a run went, and what it was spent on", "profile"),
     "data": ("data check FILE", "what a file of data holds, and which of its rows are bad", "data"),
+    "bench": ("bench [WORKLOAD ...]", "how fast training is here, side by side with TRL on the same work", "bench"),
     "recipe": ("recipe NAME", "runs with settings that are known to work; `recipe list`", "recipe"),
 }
 """Command -> (usage, summary, module of this package)."""

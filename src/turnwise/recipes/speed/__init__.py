@@ -1,0 +1,1 @@
+"""How fast training is, side by side with TRL on the same work."""
