@@ -17,8 +17,9 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 
 from tests.models import decoding, zoo
-from turnwise.models import CachedDecoder, Policy, RecomputeDecoder, make_decoder, with_lora
+from turnwise.models import CachedDecoder, Policy, RecomputeDecoder, lean, make_decoder, with_lora
 from turnwise.models.lean import LeanDecoder
+from turnwise.models.routes import PackedWeight
 
 BASE: dict[str, Any] = {
     "vocab_size": zoo.V,
@@ -135,6 +136,28 @@ def test_logits_belong_to_whom_they_are_given() -> None:
     moved(it)
     decoder.refresh()
     assert worst(make_decoder(it, 6), it.model, steps=5) < 4e-5
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="packing needs oneDNN")
+@pytest.mark.parametrize("name", ["biases", "qwen3"])
+def test_packed_weights_say_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    class Noting(PackedWeight):
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            taken.append(len(x))
+            return super().__call__(x)
+
+    monkeypatch.setattr(lean, "PackedWeight", Noting)
+    monkeypatch.setattr(lean, "packs", lambda rows, weight: rows >= 4)
+    it = policy(name)
+    assert LeanDecoder(it, 2)._head._packed is None
+    decoder = make_decoder(it, 6)
+    assert worst(decoder, it.model) < 4e-5
+    assert min(taken) == 4
+    moved(it)
+    decoder.refresh()
+    assert worst(decoder, it.model, steps=5) < 4e-5
 
 
 # ---- one copy of the weights -----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ with the model's own forward before anything is decoded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from turnwise.models.cache import SlotCache
 from turnwise.models.policy import Policy
+from turnwise.models.routes import PackedWeight, packs
 from turnwise.models.slot_attention import Feed, Pass
 from turnwise.models.storage import underlying
 
@@ -44,12 +46,13 @@ class Product:
         layers: Linear layers, or LoRA layers of PEFT around them.
         dtype: Of the product.
         adapted: Whether adapters take part.
+        rows: Number of rows T that most products have: where it pays, the matrix is packed for that many.
 
     Raises:
         NotLeanError: a layer that is neither, or weights that are quantised.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], dtype: torch.dtype, *, adapted: bool) -> None:
+    def __init__(self, layers: Sequence[nn.Module], dtype: torch.dtype, *, adapted: bool, rows: int) -> None:
         self._parts = [_linear(layer) for layer in layers]
         self._adapters: list[Any] = [
             layer if adapted and layer is not part else None for layer, part in zip(layers, self._parts, strict=True)
@@ -59,10 +62,11 @@ class Product:
         if any(weight.dtype != weights[0].dtype for weight in weights) or len({bias is None for bias in biases}) > 1:
             raise NotLeanError("projections that read the same input differ in dtype or bias")
         self._copied = dtype != weights[0].dtype or any(self._adapters)
-        rows = sum(weight.shape[0] for weight in weights)
+        self._rows = rows
         if self._copied:
-            self._weight = torch.empty(rows, weights[0].shape[1], dtype=dtype, device=weights[0].device)
-            self._bias = None if biases[0] is None else torch.empty(rows, dtype=dtype, device=weights[0].device)
+            width, inputs = sum(len(weight) for weight in weights), weights[0].shape[1]
+            self._weight = torch.empty(width, inputs, dtype=dtype, device=weights[0].device)
+            self._bias = None if biases[0] is None else torch.empty(width, dtype=dtype, device=weights[0].device)
         self.refresh()
 
     def refresh(self) -> None:
@@ -81,15 +85,26 @@ class Product:
             if self._bias is not None:
                 self._bias.copy_(torch.cat([bias.detach() for bias in biases]))
         self._transposed = self._weight.t()
+        # A packed matrix is worth it from some number of rows on, if most products have as many.
+        self._fewest = next((1 << n for n in range(16) if packs(1 << n, self._weight)), math.inf)
+        self._packed = None
+        if self._fewest <= self._rows:
+            self._packed = PackedWeight(self._weight, self._bias, rows=self._rows)
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """(T, d) -> (T, N), in `out` if there is one."""
+        if self._packed is not None and len(x) >= self._fewest:
+            found = self._packed(x)
+            return found if out is None else out.copy_(found)
         if self._bias is None:
             return torch.mm(x, self._transposed, out=out)
         return torch.addmm(self._bias, x, self._transposed, out=out)
 
     def add_to(self, residual: Tensor, x: Tensor) -> None:
         """Add the product of (T, d) to `residual` (T, N)."""
+        if self._packed is not None and len(x) >= self._fewest:
+            residual.add_(self._packed(x))
+            return
         residual.addmm_(x, self._transposed)
         if self._bias is not None:
             residual.add_(self._bias)
@@ -152,20 +167,20 @@ class _Norm:
 class _Layer:
     """One layer's parameters, made ready."""
 
-    def __init__(self, layer: Any, dtype: torch.dtype, heads: Sequence[int], *, adapted: bool) -> None:
+    def __init__(self, layer: Any, dtype: torch.dtype, heads: Sequence[int], **how: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         if getattr(attention, "sliding_window", None) is not None:
             raise NotLeanError("its attention has a sliding window")
         self.norm = _Norm([layer.input_layernorm], dtype)
-        self.qkv = Product([attention.q_proj, attention.k_proj, attention.v_proj], dtype, adapted=adapted)
+        self.qkv = Product([attention.q_proj, attention.k_proj, attention.v_proj], dtype, **how)
         self.head_norm: _Norm | None = None
         if hasattr(attention, "q_norm"):
             self.head_norm = _Norm([attention.q_norm, attention.k_norm], dtype, heads)
-        self.out = Product([attention.o_proj], dtype, adapted=adapted)
+        self.out = Product([attention.o_proj], dtype, **how)
         self.norm_mlp = _Norm([layer.post_attention_layernorm], dtype)
-        self.gate_up = Product([mlp.gate_proj, mlp.up_proj], dtype, adapted=adapted)
+        self.gate_up = Product([mlp.gate_proj, mlp.up_proj], dtype, **how)
         self.inner = int(mlp.gate_proj.out_features)
-        self.down = Product([mlp.down_proj], dtype, adapted=adapted)
+        self.down = Product([mlp.down_proj], dtype, **how)
         self.act = mlp.act_fn
         self.silu = isinstance(mlp.act_fn, nn.SiLU) or type(mlp.act_fn).__name__ == "SiLUActivation"
         self.scale = float(attention.scaling)
@@ -201,16 +216,16 @@ class LeanDecoder:
         config = model.config
         self._embedding = _embedding(model.get_input_embeddings())
         self._dtype = getattr(torch, dtype) if dtype else self._embedding.weight.dtype
-        adapted = policy.has_adapter and not policy._adapter_off
+        how = {"adapted": policy.has_adapter and not policy._adapter_off, "rows": slots}
         self._like = self._embedding.weight.detach().new_empty(0, dtype=self._dtype)
         self.cache = SlotCache(config, slots, policy.context_limit, self._like)
         self.bytes_per_token = self.cache.bytes_per_token
         self._heads, self._width = int(config.num_attention_heads), int(config.hidden_size)
         heads = (self._heads, self.cache.heads)
         with torch.inference_mode(False), torch.no_grad():
-            self._layers = [_Layer(layer, self._dtype, heads, adapted=adapted) for layer in model.model.layers]
+            self._layers = [_Layer(layer, self._dtype, heads, **how) for layer in model.model.layers]
             self._norm = _Norm([model.model.norm], self._dtype)
-            self._head = Product([model.get_output_embeddings()], self._dtype, adapted=adapted)
+            self._head = Product([model.get_output_embeddings()], self._dtype, **how)
         self._rotary = model.model.rotary_emb
         self._angles = (self._like, self._like)
         self._room = self._new_room(0)
