@@ -146,7 +146,7 @@ def test_the_gradient_does_not_depend_on_micro_batches() -> None:
         learner.gradient(answers(6), through_judge(policy, frozen(policy)))
         found.append(torch.cat([p.grad.flatten() for p in policy.parameters().values() if p.grad is not None]).double())
     assert float(found[0].norm()) > 0
-    assert float((found[0] - found[1]).norm() / found[0].norm()) < 1e-6
+    assert float((found[0] - found[1]).norm() / found[0].norm()) < 5e-6
 
 
 def test_what_cannot_work_is_refused() -> None:

@@ -110,7 +110,7 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(kind: Any) -> None:
         other, split = gradient(budget)
         assert other == pytest.approx(loss, abs=1e-6)
         scale = max(float(g.abs().max()) for g in whole)
-        assert max(float((a - b).abs().max()) for a, b in zip(whole, split, strict=True)) < 1e-6 * max(1.0, scale)
+        assert max(float((a - b).abs().max()) for a, b in zip(whole, split, strict=True)) < 5e-6 * max(1.0, scale)
 
 
 def test_what_cannot_be_learnt_from_is_refused() -> None:

@@ -93,7 +93,7 @@ class LocalLearner:
         eps: float = 1e-5,
         weight_decay: float = 0.0,
         max_grad_norm: float = 1.0,
-        max_tokens: int = 8192,
+        max_tokens: int = 2048,
         gradient_checkpointing: bool = False,
         precision: Precision = "full",
         reference: Trainable | None = None,
@@ -349,7 +349,7 @@ def _first_spoilt(gradients: Mapping[str, Tensor]) -> str:
 
 
 @torch.no_grad()
-def evaluate(policy: Trainable, batch: Batch, max_tokens: int = 8192, precision: Precision = "full") -> Outputs:
+def evaluate(policy: Trainable, batch: Batch, max_tokens: int = 2048, precision: Precision = "full") -> Outputs:
     """A model's outputs on a whole batch, micro-batch by micro-batch, in packing order, on the CPU."""
     parts: dict[str, list[Tensor]] = {}
     places: dict[str, list[Tensor]] = {}

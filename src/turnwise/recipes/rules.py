@@ -47,7 +47,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
             "it is a share of the run, in [0, 1); at 1 the rate would never reach its peak",
         ),
         "max_grad_norm": (lambda x: x >= 0, "use 0 to leave gradients alone, or a positive norm; 1 is usual"),
-        "max_tokens": (lambda x: x >= 1, "a micro-batch needs at least one token; 8192 is usual"),
+        "max_tokens": (lambda x: x >= 1, "a micro-batch needs at least one token; 2048 is usual"),
     },
     "Training": {
         "steps": (lambda x: x >= 1, "a run needs at least one iteration"),

@@ -187,7 +187,7 @@ class Optimiser:
     schedule: Literal["linear", "constant"] = "linear"
     warmup: float = 0.0
     max_grad_norm: float = 1.0
-    max_tokens: int = 8192
+    max_tokens: int = 2048
     gradient_checkpointing: bool = False
     precision: Literal["full", "bf16"] = "full"
 

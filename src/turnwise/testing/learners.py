@@ -18,7 +18,7 @@ from turnwise.metrics import Metrics
 from turnwise.testing.errors import CheckFailed
 
 
-def check_learner(make_learner: Callable[..., Any], *, tolerance: float = 1e-6) -> None:
+def check_learner(make_learner: Callable[..., Any], *, tolerance: float = 5e-6) -> None:
     """Check that a learner minimises the sum of an objective over a batch, and nothing else.
 
     1. The update does not depend on the size of micro-batches, up to `tolerance` relative to the largest weight change.
@@ -32,7 +32,7 @@ def check_learner(make_learner: Callable[..., Any], *, tolerance: float = 1e-6) 
     Args:
         make_learner: Makes a learner around a *new* policy, the same one every time. It is called with no argument, and
             with ``max_tokens=n``, which asks for micro-batches of at most n tokens.
-        tolerance: Of promise 1.
+        tolerance: Of promise 1. In float32 sums in another order differ by about 1e-6, averages within micro-batches by percents.
 
     Raises:
         CheckFailed: the first promise that is broken.
