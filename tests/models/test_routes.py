@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.models import zoo
 from turnwise.errors import TurnwiseError
-from turnwise.models import routes
+from turnwise.models import Policy, routes, with_lora
 from turnwise.models.routes import PLAIN, PackedWeight, Routes
 
 onednn_only = pytest.mark.skipif(not routes._is_exact(), reason="oneDNN is missing or rounds here")
@@ -304,6 +305,26 @@ def test_a_copy_of_a_model_uses_its_own_weights(forced: None) -> None:
     x = drawn(7, 12)
     assert torch.equal(other(x), model(x) * 2)
     assert vars(other.inner)["forward"].args[0] is other.inner
+
+
+@onednn_only
+@pytest.mark.parametrize("lora", [0, 4])
+def test_a_policy_says_the_same_and_learns_the_same(monkeypatch: pytest.MonkeyPatch, lora: int) -> None:
+    if lora:
+        pytest.importorskip("peft")
+    batch, found = zoo.batch(6), []
+    for route in ("plain", "onednn"):
+        monkeypatch.setenv(routes.VARIABLE, route)
+        model = zoo.model(zoo.PACKED["qwen3"])
+        policy = Policy(with_lora(model, lora) if lora else model, zoo.TOKENIZER)
+        assert any(getattr(vars(part).get("forward"), "func", None) is routes._forward for part in model.modules()) == (
+            route == "onednn"
+        )
+        logp = policy.outputs(batch).logp
+        logp.sum().backward()
+        found.append([logp.detach(), *(p.grad for p in policy.parameters().values() if p.grad is not None)])
+    for ours, theirs in zip(*found, strict=True):
+        assert close(ours, theirs.double(), 1e-5)
 
 
 def test_where_pytorch_is_best_nothing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
