@@ -122,10 +122,40 @@ def test_units_are_never_taken_apart(episodes: list[Episode], turns: int, seed: 
 @given(some, st.integers(1, 30))
 def test_micro_batches_are_a_partition_within_the_budget(episodes: list[Episode], budget: int) -> None:
     batch = pack(episodes)
-    parts = list(batch.micro_batches(budget))
-    assert sorted(i for part in parts for i in part) == list(range(len(batch)))
-    for part in parts:
-        assert len(part) == 1 or int(batch.lengths[part].sum()) <= budget
+    for share in (True, False):
+        parts = list(batch.micro_batches(budget, share=share))
+        assert sorted(i for part in parts for i in part) == list(range(len(batch)))
+        for part in parts:
+            assert len(part) == 1 or tokens_to_read(batch, part, share) <= budget
+
+
+def tokens_to_read(batch: Batch, part: list[int], share: bool = True) -> int:
+    """Tokens of some sequences, each distinct prefix counted once if it is shared."""
+    bounds, tokens = batch.cu_seqlens.tolist(), batch.tokens.tolist()
+    prefixes = [tuple(tokens[bounds[i] : end]) for i in part for end in range(bounds[i] + 1, bounds[i + 1] + 1)]
+    return len(set(prefixes)) if share else len(prefixes)
+
+
+def group(prompt: int, n: int) -> list[Episode]:
+    """Answers of three tokens to one prompt of six."""
+    obs = np.arange(6, dtype=np.int32) + prompt
+    acts = [np.array([100 + i, 1, 2], np.int32) for i in range(n)]
+    return [
+        Episode(f"{prompt}", (Turn(obs, act, np.zeros(3, np.float32), 0.0),), True, False, np.zeros(0, np.int32))
+        for act in acts
+    ]
+
+
+def test_who_begins_alike_comes_together_and_counts_what_is_distinct() -> None:
+    groups = [group(prompt, 4) for prompt in (0, 10, 20)]
+    batch = pack([groups[i % 3][i // 3] for i in range(12)])
+    assert tokens_to_read(batch, [0, 3, 6, 9]) == 6 + 4 * 3
+    for budget in (18, 20, 27):  # 27 has room for half of the next group, whose prompt would then be read twice
+        assert [sorted(i % 3 for i in part) for part in batch.micro_batches(budget)] == [[0] * 4, [1] * 4, [2] * 4]
+    assert len(list(batch.micro_batches(36))) == 2
+    assert len(list(batch.micro_batches(35, share=False))) == 4
+    # A group that is too large is cut where it has to be.
+    assert [len(part) for part in pack(groups[0]).micro_batches(12)] == [2, 2]
 
 
 @given(some, st.integers(1, 30))

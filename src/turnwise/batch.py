@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from turnwise.episode import Episode
+from turnwise.tree import PrefixTree
 
 Streams = Mapping[str, Sequence[NDArray[Any]]]
 """Per-token data by name: for each episode one array over its action tokens, all turns in a row."""
@@ -158,24 +159,28 @@ class Batch:
             members.setdefault(key, []).append(index)
         return list(members.values())
 
-    def micro_batches(self, max_tokens: int) -> Iterator[list[int]]:
-        """Sequence indices of each micro-batch: sorted by length, up to `max_tokens` tokens; a longer one comes alone.
+    def micro_batches(self, max_tokens: int, *, share: bool = True) -> Iterator[list[int]]:
+        """Sequence indices of each micro-batch, up to `max_tokens` tokens; a unit that is larger comes alone.
 
         Sequences that share a value of ``seq["unit"]`` (for example the two sides of a preference pair) stay together.
+
+        Args:
+            max_tokens: Budget.
+            share: Tokens of a common beginning count once, and sequences that begin alike come together: a model that reads
+                prefixes once has the least to do. Without, sequences come sorted by length, for one that pads.
         """
         lengths = _integers(self.lengths)
-        blocks = sorted(self._units(), key=lambda block: max(lengths[i] for i in block))
-        part: list[int] = []
-        used = 0
-        for block in blocks:
-            size = sum(lengths[i] for i in block)
-            if part and used + size > max_tokens:
-                yield part
-                part, used = [], 0
-            part.extend(block)
-            used += size
-        if part:
-            yield part
+        if not share:
+            blocks = sorted(self._units(), key=lambda block: max(lengths[i] for i in block))
+            paths = np.split(np.arange(sum(lengths)), np.cumsum(lengths, dtype=np.int64)[:-1])
+        else:
+            tree = PrefixTree.of(self.tokens.cpu().numpy(), lengths)  # pyright: ignore[reportUnknownMemberType]
+            rank = np.argsort(tree.order)
+            blocks = sorted(self._units(), key=lambda block: min(rank[i] for i in block))
+            paths = np.split(tree.node, np.cumsum(lengths, dtype=np.int64)[:-1])
+        nodes = [np.unique(np.concatenate([paths[i] for i in block])) for block in blocks]
+        for first, last in _parts(nodes, max_tokens):
+            yield [i for block in blocks[first:last] for i in block]
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -324,6 +329,36 @@ def per_turn(values: Sequence[NDArray[Any]], episodes: Sequence[Episode]) -> lis
         starts = np.concatenate([[0], np.cumsum(episode.act_lengths)[:-1]]).astype(np.int64)
         picked.append(np.asarray(array)[starts])
     return picked
+
+
+def _parts(nodes: list[NDArray[np.int64]], budget: int) -> Iterator[tuple[int, int]]:
+    """Cut blocks in order into parts of at most `budget` distinct nodes, where little is shared across the cut.
+
+    Args:
+        nodes: (n,) distinct nodes of each block.
+        budget: Of a part; a larger block comes alone.
+
+    Yields:
+        First block of a part and the one behind its last.
+    """
+    seen = np.full(max((int(one.max(initial=-1)) for one in nodes), default=-1) + 1, -1)
+    first = 0
+    while first < len(nodes):
+        used, last = 0, len(nodes)
+        cuts: list[tuple[int, int]] = []
+        for block in range(first, len(nodes)):
+            new = int(np.count_nonzero(seen[nodes[block]] != first))
+            full = used + new > budget
+            # The next part may begin here if this one is at least half full; the later, the better.
+            if block > first and (full or 2 * used >= budget):
+                cuts.append((len(nodes[block]) - new, -block))
+            if block > first and full:
+                last = -min(cuts)[1]
+                break
+            seen[nodes[block]] = first
+            used += new
+        yield first, last
+        first = last
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

@@ -35,7 +35,7 @@ def test_loss_and_gradient(tmp_path: Any, seed: int) -> None:
         rng = np.random.default_rng(seed)
         rows = [{"prompt": random_words(rng, 1, 6), "completion": random_words(rng, 1, 8)} for _ in range(6)]
         model = tiny_model(seed)
-        learner = LocalLearner(policy_like(model), max_tokens=20)
+        learner = LocalLearner(policy_like(model), max_tokens=15)
         trainer: Any = SFTTrainer(
             model, args=SFTConfig(**cheap(tmp_path)), train_dataset=Dataset.from_list(rows), processing_class=TOKENIZER
         )
