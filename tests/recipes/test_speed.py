@@ -26,7 +26,7 @@ from turnwise.recipes.speed.flops import work
 from turnwise.recipes.speed.material import build_model, build_tokenizer, first_words, never_sampled, words
 from turnwise.recipes.speed.measure import Arena, Participant, Worker
 from turnwise.recipes.speed.meter import Meter, Peak, Stopped
-from turnwise.recipes.speed.plan import NAMES, plan
+from turnwise.recipes.speed.plan import NAMES, check_names, plan
 from turnwise.recipes.speed.report import markdown, write
 from turnwise.recipes.speed.results import Record, load, new_results, records, save
 from turnwise.recipes.speed.run import bench, launcher
@@ -170,6 +170,21 @@ def test_peak_memory_is_that_on_top_of_what_is_held() -> None:
     assert float(held.sum()) == 4_000_000
 
 
+def test_a_gpu_is_waited_for_before_a_clock_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    for name in ("synchronize", "empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda name=name: calls.append(name))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 100)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 130)
+    orders, answers = io.StringIO('{"do": "step", "memory": true}\n'), io.StringIO()
+    meter = Meter(orders, answers, "cuda")
+    assert meter.next()
+    assert calls == ["empty_cache", "reset_peak_memory_stats", "synchronize"]
+    assert not meter.next()
+    assert calls[3:] == ["synchronize"]
+    assert json.loads(answers.getvalue().splitlines()[1])["peak"] == 30
+
+
 # ---- taking turns ----------------------------------------------------------------------------------------------------
 
 
@@ -284,7 +299,7 @@ def test_every_question_has_a_table_a_picture_and_a_place_on_the_page(tmp_path: 
     results = measured(tmp_path)
     found = {answer.key: answer for answer in answers(results)}
     assert list(found) == [
-        "steps", "floor", "turns", "shapes", "phases", "decoding", "memory", "start-up", "threads",
+        "steps", "floor", "turns", "shapes", "phases", "decoding", "memory", "start-up", "threads", "settings",
     ]  # fmt: skip
     page, text = (tmp_path / "report.html").read_text(), (tmp_path / "results.md").read_text()
     for answer in found.values():
@@ -329,7 +344,7 @@ def test_results_without_measurements_are_rendered(tmp_path: Path) -> None:
 
 
 def test_cheap_cases_come_first_and_curves_use_one_dtype() -> None:
-    entries = plan(tuple(NAMES), ("S", "M"), threads=(1, 2), dtypes=("fp32", "bf16"), device="cpu", rivals=True)
+    entries = plan(check_names(()), ("S", "M"), threads=(1, 2), dtypes=("fp32", "bf16"), device="cpu", rivals=True)
     assert entries[0].case.size == "S"
     assert {len(entry.participants) for entry in entries if entry.question in ("turns", "shapes")} == {2}
     assert {len(entry.participants) for entry in entries if entry.question == "steps"} == {4}
@@ -337,6 +352,16 @@ def test_cheap_cases_come_first_and_curves_use_one_dtype() -> None:
     assert len({entry.name for entry in entries}) == len(entries)
     alone = plan(("ppo",), ("S",), threads=(1,), dtypes=("fp32",), device="cpu", rivals=False)
     assert [who.side for who in alone[0].participants] == ["ours"]
+
+
+def test_the_search_for_settings_changes_one_at_a_time() -> None:
+    assert "settings" not in check_names(())
+    (entry, *_) = plan(("settings",), ("S",), threads=(1,), dtypes=("fp32",), device="cpu", rivals=True)
+    assert {who.side for who in entry.participants} == {"trl", "ours"}
+    assert entry.participants[0] == Participant("trl")
+    assert ("rows", 64) in [pair for who in entry.participants for pair in who.options]
+    assert len({who.name for who in entry.participants}) == len(entry.participants)
+    assert not plan(("settings",), ("S",), threads=(1,), dtypes=("fp32",), device="cpu", rivals=False)
 
 
 def test_nothing_measured_is_an_error_with_the_reasons(tmp_path: Path) -> None:

@@ -37,15 +37,21 @@ class Participant:
     Attributes:
         side: `OURS`, `CALIBRATION`, or a `turnwise.recipes.speed.cases.Rival`.
         dtype: What it computes in.
+        variant: What is different about it, in words; nothing for the usual settings.
+        options: (name, value) of the settings that are different.
     """
 
     side: str
     dtype: Dtype = "fp32"
+    variant: str = ""
+    options: tuple[tuple[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
-        """In results: ``ours fp32``, ``trl bf16``; the other side is called so whichever library and release does the work."""
-        return f"{self.side if self.side in (OURS, CALIBRATION) else THEIRS} {self.dtype}"
+        """In results: ``ours fp32``, ``trl bf16``, and the variant after that. The other side is called so whichever library
+        and release does the work."""
+        side = self.side if self.side in (OURS, CALIBRATION) else THEIRS
+        return f"{side} {self.dtype}{', ' * bool(self.variant)}{self.variant}"
 
 
 class Process(Protocol):
@@ -163,7 +169,7 @@ class Arena:
 
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
-        self._running: dict[tuple[str, str, int, str], Process] = {}
+        self._running: dict[tuple[Participant, int, str], Process] = {}
 
     def close(self) -> None:
         """End all processes."""
@@ -221,8 +227,8 @@ class Arena:
         return result
 
     def _open(self, who: Participant, case: Case, result: Measurement) -> Process | None:
-        key = (who.side, who.dtype, case.threads, case.device)
-        stale = [other for other in self._running if other[2:] != key[2:]]
+        key = (who, case.threads, case.device)
+        stale = [other for other in self._running if other[1:] != key[1:]]
         for other in stale:
             self._running.pop(other).end()
         if key not in self._running:
@@ -231,7 +237,7 @@ class Arena:
             except TurnwiseError as error:
                 result.skipped[who.name] = str(error)
                 return None
-        order = {"do": "open", "case": case.as_dict(), "dtype": who.dtype, "options": {}}
+        order = {"do": "open", "case": case.as_dict(), "dtype": who.dtype, "options": dict(who.options)}
         answer = self._running[key].ask(order)
         if "error" in answer:
             result.skipped[who.name] = answer["error"]

@@ -103,11 +103,11 @@ def _grpo(case: Case, dtype: str, meter: Meter, options: dict[str, Any]) -> None
 
 def _ppo(case: Case, dtype: str, meter: Meter, options: dict[str, Any]) -> None:
     from turnwise.algorithms import TokenPPO
-    from turnwise.models import Policy, Scorer
+    from turnwise.models import Scorer
     from turnwise.rewards import RewardModelReward
     from turnwise.rollout import Judged
 
-    policy: Policy = _policy(case, value_head=True)
+    policy = _policy(case, value_head=True)
     judge = Scorer(build_model(case, scores=True, seed=1), build_tokenizer(case.shape))
     source = Judged(_collector(case, policy, dtype), {"judge": (1.0, RewardModelReward(judge, policy.renderer))})
     algorithm = TokenPPO(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from turnwise.envs.errors import did_you_mean
 from turnwise.errors import TurnwiseError
 from turnwise.recipes.speed.cases import SIZES, WORKLOADS, Case, Dtype, case
 from turnwise.recipes.speed.measure import OURS, Participant
+from turnwise.recipes.speed.theirs import settings
 
-STEPS, TURNS, SHAPES, DECODING = "steps", "turns", "shapes", "decoding"
+STEPS, TURNS, SHAPES, DECODING, SETTINGS = "steps", "turns", "shapes", "decoding", "settings"
 """Questions that cases are measured for: whole steps; cost against the number of turns; against group size, batch and
-context; tokens per second of sampling. The others are read off the same measurements."""
+context; tokens per second of sampling; which settings of either side are its best. The others are read off the same
+measurements."""
 
 START_UP = "start-up"
 """The question whose figures are seconds of whole processes."""
@@ -27,6 +30,7 @@ NAMES: Mapping[str, str] = {
     "shapes": "GRPO with other group sizes, batches and contexts",
     "decode": "sampling alone, against transformers",
     "start-up": "the first second, and the first step",
+    "settings": "which settings of either side are fastest here; only if it is named",
 }
 """What can be asked for on the command line, and what it is."""
 
@@ -61,7 +65,7 @@ class Entry:
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The names asked for, all of them if none was.
+    """The names asked for; if none was, all but the search for settings.
 
     Raises:
         TurnwiseError: a name that there is not, with the nearest that there is.
@@ -70,7 +74,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
         if name not in NAMES:
             near = did_you_mean(name, NAMES)
             raise TurnwiseError(f"there is no workload {name!r}{near}; the workloads are {', '.join(NAMES)}")
-    return tuple(dict.fromkeys(names)) or tuple(NAMES)
+    return tuple(dict.fromkeys(names)) or tuple(name for name in NAMES if name != SETTINGS)
 
 
 def check_sizes(text: str) -> tuple[str, ...]:
@@ -165,6 +169,11 @@ def plan(
             ]
         if "shapes" in names:
             entries += [Entry(SHAPES, case("grpo", size, **usual, **shape), first) for shape in _SHAPES]
+        if SETTINGS in names and rivals:
+            entries += [
+                Entry(SETTINGS, tried, _variants(tried))
+                for tried in (case(name, size, **usual) for name in ("grpo", "sft", "dpo", "reward-model"))
+            ]
     return entries
 
 
@@ -184,3 +193,25 @@ _SHAPES: Sequence[Mapping[str, int]] = (
 def _players(name: str, dtypes: Sequence[Dtype], rivals: bool) -> tuple[Participant, ...]:
     sides = (OURS, WORKLOADS[name].rival) if rivals else (OURS,)
     return tuple(Participant(side, dtype) for dtype in dtypes for side in sides)
+
+
+def _variants(tried: Case) -> tuple[Participant, ...]:
+    """Each side with the settings that are used, then with one of them different at a time."""
+    used, every = settings(tried, "fp32")["rows"], tried.rows if tried.workload == "grpo" else tried.groups
+    rows = [n for n in sorted({used // 2, 2 * used, every}) if 0 < n <= every and n != used]
+    single: dict[str, dict[str, Any]] = {"": {}}
+    single |= {f"{n} at a time": {"rows": n} for n in rows} | {"eager attention": {"attention": "eager"}}
+    if tried.workload == "grpo":
+        growing: dict[str, Any] = {"cache_implementation": None}
+        single["a cache that grows"] = growing
+        single["continuous batching"] = growing | {"use_transformers_continuous_batching": True}
+    half: dict[str, dict[str, Any]] = {"autocast": {}, "weights too": {"pure": True, "bf16": False}}
+    own: dict[str, dict[str, Any]] = {"": {}} | {
+        f"{n:,} tokens at a time": {"max_tokens": n} for n in (1024, 2048, 4096, 8192)
+    }
+    rival = WORKLOADS[tried.workload].rival
+    return (
+        *(Participant(rival, "fp32", name, tuple(options.items())) for name, options in single.items()),
+        *(Participant(rival, "bf16", name, tuple(options.items())) for name, options in half.items()),
+        *(Participant(OURS, "fp32", name, tuple(options.items())) for name, options in own.items()),
+    )

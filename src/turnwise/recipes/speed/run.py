@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from turnwise.errors import TurnwiseError
@@ -154,7 +155,6 @@ def _summary(measured: Measurement) -> str:
     parts = [f"{name} {number(record.time(name))} s" for name in (theirs, ours) if name is not None]
     ratios = record.ratios(theirs, ours)
     if ratios:
-        ordered = sorted(ratios)
-        parts.append(f"ratio {number(ordered[len(ordered) // 2])} [{number(ordered[0])}, {number(ordered[-1])}]")
+        parts.append(f"ratio {number(median(ratios))} [{number(min(ratios))}, {number(max(ratios))}]")
     parts += [f"{name} not measured ({reason})" for name, reason in measured.skipped.items()]
     return f"{WORKLOADS[measured.case.workload].title}: {', '.join(parts)}"

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from turnwise.recipes.speed.cases import WORKLOADS, Case
 from turnwise.recipes.speed.flops import work
 from turnwise.recipes.speed.measure import OURS, THEIRS
-from turnwise.recipes.speed.plan import DECODING, SHAPES, STEPS, TURNS
+from turnwise.recipes.speed.plan import DECODING, SETTINGS, SHAPES, STEPS, TURNS
 from turnwise.recipes.speed.results import Record, records
 from turnwise.runs.evaluate import Estimate
 from turnwise.runs.figures import SERIES, Line, dot_interval_chart, line_chart
@@ -52,6 +52,7 @@ def answers(results: Mapping[str, Any]) -> list[Answer]:
         _memory(results),
         _startup(results),
         _threads(results),
+        _settings(results),
     ]
     return [answer for answer in made if answer is not None and answer.rows]
 
@@ -304,6 +305,29 @@ def _threads(results: Mapping[str, Any]) -> Answer | None:
     return Answer("threads", "What do more threads bring?", text, heading, rows, chart)
 
 
+def _settings(results: Mapping[str, Any]) -> Answer | None:
+    rows: list[list[str]] = []
+    dots: list[tuple[str, Estimate]] = []
+    for record in records(results, SETTINGS):
+        for name in record.sides:
+            side = name.split()[0]
+            used = f"{side} fp32"
+            ratios = record.ratios(used, name) if name != used else []
+            title = f"{_named(name)}{', as used' * (name == used)}"
+            rows.append([_title(record.case), title, _s(record.time(name)), _ratio(ratios), _mb(record.peak(name))])
+            if ratios:
+                dots.append((f"{_title(record.case)}: {title}", _estimate(ratios)))
+    text = (
+        "The settings that each side is measured with, and others, one different at a time. A ratio above 1 is faster than what is "
+        "used. Rows, pairs and tokens at a time are those of one forward pass."
+    )
+    heading = ["workload", "setting", "s", "times as fast", "MB of an update"]
+    chart = (
+        [dot_interval_chart(dots, title="times as fast as the settings that are used", reference=1.0)] if dots else []
+    )
+    return Answer("settings", "Which settings are the best?", text, heading, rows, chart)
+
+
 # ---- parts -----------------------------------------------------------------------------------------------------------
 
 
@@ -312,12 +336,18 @@ def _title(case: Case) -> str:
     return f"{WORKLOADS[case.workload].title}{batch}, {case.size}"
 
 
+def _named(name: str) -> str:
+    """A participant, as people call it."""
+    side, _, rest = name.partition(" ")
+    return f"{'turnwise' if side == OURS else 'TRL'} {rest}"
+
+
 def _first_threads(results: Mapping[str, Any]) -> int:
     return min((record.case.threads for record in records(results)), default=1)
 
 
 def _dtypes(found: Sequence[Record]) -> list[str]:
-    names = dict.fromkeys(name.split()[1] for record in found for name in (*record.sides, *record.skipped))
+    names = {name.split()[1] for record in found for name in (*record.sides, *record.skipped)}
     return [dtype for dtype in ("fp32", "bf16") if dtype in names]
 
 

@@ -34,11 +34,15 @@ def run(case: Case, dtype: str, meter: Meter, options: Mapping[str, Any]) -> Non
         case: What to do.
         dtype: ``fp32``, or ``bf16`` for autocast of the products, which is how TRL trains in bfloat16.
         meter: Keeps the time.
-        options: Settings of the trainer's configuration that replace ours.
+        options: Settings of the trainer's configuration that replace ours. Besides those: ``rows`` of a forward pass,
+            ``attention``, and ``pure``, which keeps the weights in `dtype` too.
     """
     chosen = {**settings(case, dtype), **options}
     meter.settings(**chosen)
-    _RUN[case.workload](case, dtype, meter, chosen)
+    with tempfile.TemporaryDirectory(prefix="turnwise-speed-") as folder:
+        _RUN[case.workload](
+            case, dtype, meter, chosen if case.workload == "decode" else chosen | {"output_dir": folder}
+        )
 
 
 def settings(case: Case, dtype: str) -> dict[str, Any]:
@@ -58,19 +62,21 @@ def settings(case: Case, dtype: str) -> dict[str, Any]:
     return {"rows": min(case.groups, 8 // case.group_size) if few else case.groups}
 
 
-def _typeless(name: str) -> Any:
+def _untyped(name: str) -> Any:
     """A library whose own types are not looked at: it is another release in each process, or none."""
     return import_module(name)
 
 
-def _weights(dtype: str, options: dict[str, Any]) -> str:
-    """dtype of the weights: those of ``pure`` bfloat16 training are in it, those of autocast are not."""
-    return "bf16" if options.pop("pure", False) and dtype == "bf16" else "fp32"
+def _model(case: Case, options: dict[str, Any], *, dtype: str, **kind: Any) -> Any:
+    """The model as the options want it; they are taken out of them."""
+    model = build_model(case, dtype=dtype if options.pop("pure", False) else "fp32", **kind)
+    model.set_attn_implementation(options.pop("attention", "sdpa"))
+    return model
 
 
 def _common(case: Case, dtype: str) -> dict[str, Any]:
     return {
-        "output_dir": tempfile.mkdtemp(prefix="turnwise-speed-"), "report_to": "none", "use_cpu": case.device == "cpu",
+        "report_to": "none", "use_cpu": case.device == "cpu",
         "bf16": dtype == "bf16", "gradient_checkpointing": False, "disable_tqdm": True, "logging_strategy": "no",
         "save_strategy": "no", "max_steps": _FOREVER, "lr_scheduler_type": "constant", "learning_rate": 1e-5,
         "seed": 0,
@@ -96,7 +102,7 @@ def _stepwise(meter: Meter) -> Any:
 def _grpo(case: Case, dtype: str, meter: Meter, options: dict[str, Any]) -> None:
     from datasets import Dataset
 
-    trl = _typeless("trl")
+    trl = _untyped("trl")
 
     class Timed(trl.GRPOTrainer):
         def _generate_and_score_completions(self, inputs: Any) -> Any:
@@ -108,10 +114,8 @@ def _grpo(case: Case, dtype: str, meter: Meter, options: dict[str, Any]) -> None
             return out
 
     rows = options.pop("rows")
-    generation = {"suppress_tokens": never_sampled(), "max_new_tokens": case.actions, **options.pop("generation", {})}
-    attention = options.pop("attention", "sdpa")
-    weights = _weights(dtype, options)
-    dtype = "fp32" if weights == "bf16" else dtype
+    generation = {"suppress_tokens": never_sampled(), "max_new_tokens": case.actions}
+    model = _model(case, options, dtype=dtype)
     config = trl.GRPOConfig(
         **_common(case, dtype)
         | {
@@ -122,8 +126,6 @@ def _grpo(case: Case, dtype: str, meter: Meter, options: dict[str, Any]) -> None
         }
         | options
     )  # fmt: skip
-    model = build_model(case, dtype=weights)
-    model.set_attn_implementation(attention)
     prompts = [[{"role": "user", "content": first_words(case, seed)}] for seed in range(stored(case))]
     many: dict[str, Any] = {"environment_factory": _tools(case)} if case.turns > 1 else {}
 
@@ -170,16 +172,12 @@ def _tools(case: Case) -> Callable[[], Any]:
 def _sft(case: Case, dtype: str, meter: Meter, options: dict[str, Any]) -> None:
     from datasets import Dataset
 
-    trl = _typeless("trl")
+    trl = _untyped("trl")
 
-    attention = options.pop("attention", "sdpa")
-    weights = _weights(dtype, options)
-    dtype = "fp32" if weights == "bf16" else dtype
+    model = _model(case, options, dtype=dtype)
     config = trl.SFTConfig(**_common(case, dtype) | _batch(case, options) | {"max_length": case.length} | options)
     tokenizer = build_tokenizer(case.shape)
     texts = [tokenizer.encode(words(case.shape, case.length, seed)) for seed in range(stored(case))]
-    model = build_model(case, dtype=weights)
-    model.set_attn_implementation(attention)
     trainer = trl.SFTTrainer(
         model, args=config, train_dataset=Dataset.from_dict({"input_ids": texts}), processing_class=tokenizer,
         callbacks=[_stepwise(meter)],
@@ -210,14 +208,10 @@ def _pairs(case: Case) -> dict[str, list[Any]]:
 def _dpo(case: Case, dtype: str, meter: Meter, options: dict[str, Any]) -> None:
     from datasets import Dataset
 
-    trl = _typeless("trl")
+    trl = _untyped("trl")
 
-    attention = options.pop("attention", "sdpa")
-    weights = _weights(dtype, options)
-    dtype = "fp32" if weights == "bf16" else dtype
+    model = _model(case, options, dtype=dtype)
     config = trl.DPOConfig(**_common(case, dtype) | _batch(case, options) | {"max_length": case.length} | options)
-    model = build_model(case, dtype=weights)
-    model.set_attn_implementation(attention)
     trainer = trl.DPOTrainer(
         model, ref_model=copy.deepcopy(model), args=config, train_dataset=Dataset.from_dict(_pairs(case)),
         processing_class=build_tokenizer(case.shape), callbacks=[_stepwise(meter)],
@@ -229,14 +223,10 @@ def _dpo(case: Case, dtype: str, meter: Meter, options: dict[str, Any]) -> None:
 def _reward_model(case: Case, dtype: str, meter: Meter, options: dict[str, Any]) -> None:
     from datasets import Dataset
 
-    trl = _typeless("trl")
+    trl = _untyped("trl")
 
-    attention = options.pop("attention", "sdpa")
-    weights = _weights(dtype, options)
-    dtype = "fp32" if weights == "bf16" else dtype
+    model = _model(case, options, dtype=dtype, scores=True)
     config = trl.RewardConfig(**_common(case, dtype) | _batch(case, options) | {"max_length": case.length} | options)
-    model = build_model(case, scores=True, dtype=weights)
-    model.set_attn_implementation(attention)
     trainer = trl.RewardTrainer(
         model, args=config, train_dataset=Dataset.from_dict(_pairs(case)),
         processing_class=build_tokenizer(case.shape), callbacks=[_stepwise(meter)],
@@ -251,10 +241,8 @@ def _reward_model(case: Case, dtype: str, meter: Meter, options: dict[str, Any])
 def _ppo(case: Case, dtype: str, meter: Meter, options: dict[str, Any]) -> None:
     from datasets import Dataset
 
-    module = _typeless("trl.experimental.ppo.ppo_trainer")
+    module = _untyped("trl.experimental.ppo.ppo_trainer")
 
-    weights = _weights(dtype, options)
-    dtype = "fp32" if weights == "bf16" else dtype
     rows = options.pop("rows")
     generate = module.batch_generation
 
@@ -277,9 +265,9 @@ def _ppo(case: Case, dtype: str, meter: Meter, options: dict[str, Any]) -> None:
     tokenizer = build_tokenizer(case.shape)
     prompts = [tokenizer.encode(f"<user> {first_words(case, seed)} <act>") for seed in range(stored(case))]
     trainer = module.PPOTrainer(
-        args=config, processing_class=tokenizer, model=build_model(case, dtype=weights),
-        ref_model=build_model(case, dtype=weights), reward_model=build_model(case, scores=True, dtype=weights, seed=1),
-        value_model=build_model(case, scores=True, dtype=weights, seed=2),
+        args=config, processing_class=tokenizer, model=build_model(case),
+        ref_model=build_model(case), reward_model=build_model(case, scores=True, seed=1),
+        value_model=build_model(case, scores=True, seed=2),
         train_dataset=Dataset.from_dict({"input_ids": prompts}), callbacks=[_stepwise(meter)],
     )  # fmt: skip
     module.batch_generation = timed
