@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from turnwise.batch import Batch, Outputs
 from turnwise.errors import TurnwiseError
-from turnwise.models import fused
+from turnwise.models import fused, last_layer
 from turnwise.models.attention import Plan
 from turnwise.models.distribution import Sampling, entropy, log_probs
 from turnwise.models.head import has_plain_head, taken_log_probs
@@ -283,11 +283,11 @@ class Policy:
         if self.packed:
             # Dropout draws anew for every token that is read.
             prefixes = Prefixes.of(batch, positions, share=not self._dropout.active)
-            keep, row = torch.unique(prefixes.node, return_inverse=True)
+            asked = prefixes.ids, prefixes.positions, prefixes.plan, prefixes.read
             if not logits:
-                return self._trunk_at(prefixes.ids, prefixes.positions, prefixes.plan, keep), None, row
-            said, hidden = self.run(prefixes.ids, prefixes.positions, prefixes.plan, keep)
-            return hidden, said, row
+                return self._trunk_at(*asked), None, prefixes.row
+            said, hidden = self.run(*asked)
+            return hidden, said, prefixes.row
         padded = Padded.of(batch)
         row = torch.arange(len(positions), device=positions.device)
         asked = {"input_ids": padded.ids, "attention_mask": padded.mask, "use_cache": False}
@@ -299,7 +299,11 @@ class Policy:
         return padded.at(captured[0], positions), padded.at(said, positions), row
 
     def run(self, ids: Tensor, positions: Tensor, plan: Plan, keep: Tensor) -> tuple[Tensor, Tensor]:
-        """Packed forward of (T,) ids at (T,) positions under `plan`; logits and hidden states at `keep` (N,)."""
+        """Packed forward of (T,) ids at (T,) positions under `plan`; logits and hidden states at `keep` (N,).
+
+        These are the nodes that are read, if the plan says which are.
+        """
+        keep = last_layer.rows(self._trunk, plan, keep)
         extra = {"logits_to_keep": keep} if self._keeps else {}
         with self._capture() as captured, self._adapter(), self._dropout.on(ids):
             logits = self.model(
@@ -319,7 +323,7 @@ class Policy:
         """`run` without the head."""
         with self._adapter(), self._dropout.on(ids):
             said = self._trunk(input_ids=ids[None], position_ids=positions[None], use_cache=False, plan=plan)
-        return said.last_hidden_state[0].index_select(0, keep)
+        return said.last_hidden_state[0].index_select(0, last_layer.rows(self._trunk, plan, keep))
 
     def _has_plain_head(self) -> bool:
         """A trunk and a linear map are all that there is to the model; see `has_plain_head`."""
@@ -372,6 +376,7 @@ def verify_packing(policy: Policy, *, tolerance: float = 1e-4) -> bool:
         return policy.model(input_ids=ids[None], use_cache=False).logits[0]
 
     def ours(ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
-        return policy.run(ids, positions, plan, torch.arange(len(ids), device=ids.device))[0]
+        read = getattr(plan, "read", None)
+        return policy.run(ids, positions, plan, torch.arange(len(ids), device=ids.device) if read is None else read)[0]
 
     return runs_packed(policy.model, own, ours, tolerance=tolerance)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from turnwise.batch import Batch, Outputs
 from turnwise.errors import TurnwiseError
-from turnwise.models import fused
+from turnwise.models import fused, last_layer
 from turnwise.models.attention import Plan
 from turnwise.models.distribution import wide
 from turnwise.models.lora import (
@@ -213,9 +213,9 @@ class Scorer:
             if self.packed:
                 share = embeddings is None and not self._dropout.active
                 prefixes = Prefixes.of(batch, where, share=share)
-                keep, row = torch.unique(prefixes.node, return_inverse=True)
-                read = prefixes.ids if embeddings is None else embeddings[prefixes.source]
-                hidden = self._hidden(read, prefixes.positions, prefixes.plan)[keep]
+                ids, row = prefixes.ids if embeddings is None else embeddings[prefixes.source], prefixes.row
+                hidden = self._hidden(ids, prefixes.positions, prefixes.plan)
+                hidden = hidden[last_layer.rows(self._trunk, prefixes.plan, prefixes.read)]
             else:
                 padded = Padded.of(batch)
                 inputs = {"input_ids": padded.ids} if embeddings is None else {"inputs_embeds": padded.laid(embeddings)}

@@ -72,13 +72,16 @@ class Tree:
         tree: The nodes.
         lengths: (S,) tokens of each sequence of the tree.
         device: Where the model is.
+        read: (K,) int64 nodes at which something is read, in order; all of them by default.
 
     Attributes:
         calls: Attention layers that have run under the plan.
+        read: See above; None for all nodes. See `turnwise.models.last_layer`.
     """
 
-    def __init__(self, tree: PrefixTree, lengths: Ints, device: torch.device) -> None:
+    def __init__(self, tree: PrefixTree, lengths: Ints, device: torch.device, read: Tensor | None = None) -> None:
         self.calls = 0
+        self.read = read
         self._tree, self._device = tree, device
         lengths = np.asarray(lengths, np.int64)
         own = lengths - tree.shared
