@@ -4,13 +4,16 @@ A measure takes evidence and returns a measurement, or says what it would need. 
 are evidence whose answer is known.
 """
 
-from turnwise.audit.controls import Control, planted
-from turnwise.audit.evidence import Evidence, Iteration, Level, evidence_of
-from turnwise.audit.measure import Measure, Measurement, NotMeasurable
+from turnwise.audit.controls import Control, Trial, planted
+from turnwise.audit.evidence import Advantages, Evidence, Iteration, Level, evidence_of
+from turnwise.audit.measure import Measure, Measurement, NotMeasurable, Series
 from turnwise.audit.onlineness import own_share, version_lag
+from turnwise.audit.player import Player, play_once, speaker
+from turnwise.audit.quantity import Quantity, Section
 from turnwise.audit.reward_signal import reward_delay, reward_density
 
 __all__ = [
+    "Advantages",
     "Control",
     "Evidence",
     "Iteration",
@@ -18,10 +21,17 @@ __all__ = [
     "Measure",
     "Measurement",
     "NotMeasurable",
+    "Player",
+    "Quantity",
+    "Section",
+    "Series",
+    "Trial",
     "evidence_of",
     "own_share",
     "planted",
+    "play_once",
     "reward_delay",
     "reward_density",
+    "speaker",
     "version_lag",
 ]

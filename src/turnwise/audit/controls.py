@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from turnwise.audit.evidence import Evidence
+from turnwise.audit.measure import Measure, Measurement
 from turnwise.episode import Episode, Source, Turn
+
+Side = Literal["equal", "at least", "at most"]
+"""On which side of the expected figure, give or take the tolerance, the measured one has to lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +22,67 @@ class Control:
 
     Attributes:
         name: What is planted, in words.
-        evidence: The evidence.
+        evidence: The evidence, or what makes it where that takes a while.
         expected: The figure, by construction or by arithmetic and never from the measure; None where the measure must
             answer "not measurable".
         tolerance: Largest distance from `expected` that is still right.
+        side: Whether the figure has to equal `expected`, or may lie above or below it.
+        figure: What of the measurement is compared; its value by default.
     """
 
     name: str
-    evidence: Evidence
+    evidence: Evidence | Callable[[], Evidence]
     expected: float | None
     tolerance: float = 1e-9
+    side: Side = "equal"
+    figure: Callable[[Measurement], float] | None = None
+
+    def measured(self, measure: Measure) -> float | None:
+        """What the measure says of the evidence; None where it declines."""
+        answer = measure(self.evidence() if callable(self.evidence) else self.evidence)
+        if not isinstance(answer, Measurement):
+            return None
+        return answer.value if self.figure is None else self.figure(answer)
+
+    def is_met(self, measured: float | None) -> bool:
+        """Whether an answer of `measured` is right."""
+        return _is_met(measured, self.expected, self.tolerance, self.side)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A known answer that takes more than one piece of evidence, such as how often an interval holds the truth.
+
+    Attributes:
+        name: What is planted, in words.
+        run: Repeats the measurement and counts.
+        expected: The figure, by construction or by arithmetic.
+        tolerance: Largest distance from `expected` that is still right.
+        side: See `Control.side`.
+        slow: It takes more than about a second: left out where a card is printed, run with all controls.
+    """
+
+    name: str
+    run: Callable[[], float]
+    expected: float
+    tolerance: float = 1e-9
+    side: Side = "equal"
+    slow: bool = False
+
+    def measured(self, measure: Measure) -> float | None:
+        """What came out."""
+        return self.run()
+
+    def is_met(self, measured: float | None) -> bool:
+        """Whether an answer of `measured` is right."""
+        return _is_met(measured, self.expected, self.tolerance, self.side)
+
+
+def _is_met(measured: float | None, expected: float | None, tolerance: float, side: Side) -> bool:
+    if measured is None or expected is None:
+        return measured is None and expected is None
+    low, high = expected - tolerance, expected + tolerance
+    return (side == "at most" or measured >= low) and (side == "at least" or measured <= high)
 
 
 def planted(

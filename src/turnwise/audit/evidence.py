@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from turnwise.episode import Episode, Source
 from turnwise.runs import RunFolder, read_episodes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from turnwise.audit.player import Player
     from turnwise.envs.exact import Tabular
     from turnwise.models import Policy
+
+
+Advantages = Callable[[Sequence[Episode]], Sequence[NDArray[np.float64]]]
+"""Episodes -> for each one (n_turns,) or (n_action_tokens,) advantages, as an algorithm computes them from the rewards."""
 
 
 class Level(IntEnum):
@@ -62,6 +68,12 @@ class Evidence:
         make_env: L3: makes its environment.
         other: L4: a second policy.
         tabular: L4: the environment as a table.
+        player: L3: the policy as somebody who plays environments; see `turnwise.audit.player`.
+        base: L4: the policy before it was trained, likewise.
+        advantages: The code that assigned credit in the run; see `turnwise.audit.credit_reach`.
+        metrics: L0: the lines of the run's metrics, in order.
+        plays: Episodes that a measure may play for each of its figures.
+        seed: Of all random choices of a measure.
     """
 
     config: Mapping[str, Any] | None = None
@@ -70,6 +82,12 @@ class Evidence:
     make_env: Callable[[], Any] | None = None
     other: Policy | None = None
     tabular: Tabular | None = None
+    player: Player | None = None
+    base: Player | None = None
+    advantages: Advantages | None = None
+    metrics: Sequence[Mapping[str, float]] = ()
+    plays: int = 64
+    seed: int = 0
 
     @property
     def episodes(self) -> list[Episode]:

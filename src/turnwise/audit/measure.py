@@ -16,6 +16,36 @@ _Z = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
+class Series:
+    """A curve behind a figure, for plots.
+
+    Attributes:
+        label: Of the curve.
+        x: (n,) places.
+        y: (n,) values.
+        low: (n,) lower ends of 95 % intervals; empty where there are none.
+        high: (n,) upper ends.
+        x_label: What `x` counts.
+        y_label: What `y` is.
+
+    Raises:
+        ValueError: lengths that differ.
+    """
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    x_label: str = ""
+    y_label: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y) or len(self.low) != len(self.high) or len(self.low) not in (0, len(self.x)):
+            raise ValueError(f"curve {self.label!r}: x, y and the ends of its intervals differ in length")
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """A figure.
 
@@ -25,6 +55,8 @@ class Measurement:
         interval: Lower and upper end of a 95 % confidence interval; infinite where one unit says nothing about spread.
         n: Number of independent units (episodes, unless `how` says otherwise) behind the figure.
         how: How it was measured, from what, in a line.
+        unit: Of the figure: "share", "turns", "tokens", "bits" …; empty for a plain number.
+        series: Curves behind it.
 
     Raises:
         ValueError: no unit, a value that is not finite, or an interval that does not enclose it.
@@ -35,6 +67,8 @@ class Measurement:
     interval: tuple[float, float]
     n: int
     how: str
+    unit: str = ""
+    series: tuple[Series, ...] = ()
 
     def __post_init__(self) -> None:
         low, high = self.interval

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from turnwise.audit import Control, Evidence, Level, Measure, Measurement, NotMeasurable
+from turnwise.audit import Control, Evidence, Level, Measure, Measurement, NotMeasurable, Trial
 from turnwise.testing.errors import CheckFailed
 
 
@@ -26,7 +26,7 @@ class FixedMeasure:
         return Measurement(self.name, self.value, (self.value, self.value), n, "said so")
 
 
-def check_measure(measure: Measure, controls: Sequence[Control]) -> None:
+def check_measure(measure: Measure, controls: Sequence[Control | Trial]) -> None:
     """Check that a measure keeps the contract of `turnwise.audit.Measure`.
 
     1. It hits the known answer of every control, and declines where the control says so.
@@ -37,7 +37,7 @@ def check_measure(measure: Measure, controls: Sequence[Control]) -> None:
 
     Args:
         measure: The measure.
-        controls: Evidence with known answers.
+        controls: Known answers.
 
     Raises:
         CheckFailed: the first promise that is broken.
@@ -52,19 +52,25 @@ def check_measure(measure: Measure, controls: Sequence[Control]) -> None:
     if not isinstance(_ask(measure, who, "no evidence at all", Evidence()), NotMeasurable):
         raise CheckFailed(f"measure {who!r} has a figure for no evidence at all; return NotMeasurable")
     for control in controls:
-        result = _ask(measure, who, control.name, control.evidence)
+        why = ""
+        if isinstance(control, Control):
+            evidence = control.evidence() if callable(control.evidence) else control.evidence
+            answer = _ask(measure, who, control.name, evidence)
+            why = f" ({answer.why})" if isinstance(answer, NotMeasurable) else ""
+        found = control.measured(measure)
+        if control.is_met(found):
+            continue
         if control.expected is None:
-            if isinstance(result, Measurement):
-                raise CheckFailed(
-                    f"measure {who!r} says {result.value:g} of the control {control.name!r}, which does not bear a figure"
-                )
-        elif isinstance(result, NotMeasurable):
-            raise CheckFailed(f"measure {who!r} declines the control {control.name!r} ({result.why})")
-        elif abs(result.value - control.expected) > control.tolerance:
             raise CheckFailed(
-                f"measure {who!r} says {result.value:g} of the control {control.name!r}; the known answer is "
-                f"{control.expected:g} ± {control.tolerance:g}"
+                f"measure {who!r} says {found:g} of the control {control.name!r}, which does not bear a figure"
             )
+        if found is None:
+            raise CheckFailed(f"measure {who!r} declines the control {control.name!r}{why}")
+        near = "" if control.side == "equal" else f"{control.side} "
+        raise CheckFailed(
+            f"measure {who!r} says {found:g} of the control {control.name!r}; the known answer is "
+            f"{near}{control.expected:g} ± {control.tolerance:g}"
+        )
 
 
 def _ask(measure: Measure, who: str, what: str, evidence: Evidence) -> Measurement | NotMeasurable:
