@@ -1,0 +1,175 @@
+"""Players: a language model, and a table of a world whose states are counted.
+
+A language model plays as it is evaluated: the same collector, engine, renderer and memory. A table sees the number of the
+state instead of the text; a wrapper that hides something from players hides it from tables too by having a method
+`state_index` of its own.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from turnwise.audit.player import Player, TextGame, play_once
+from turnwise.episode import Transcript
+from turnwise.errors import TurnwiseError
+
+if TYPE_CHECKING:
+    from turnwise.models import Policy, Sampling
+    from turnwise.rollout import Memory
+    from turnwise.rollout.workers import Where
+
+StateOf = Callable[[TextGame], int]
+"""An environment -> the number of the state it is in."""
+
+
+def policy_player(
+    policy: Policy,
+    *,
+    slots: int = 64,
+    sampling: Sampling | None = None,
+    memory: Memory | None = None,
+    on_length: Literal["truncate", "act"] = "act",
+    max_turns: int | None = None,
+    where: Where = "inline",
+    deadline: float = 60.0,
+    seed: int = 0,
+) -> Player:
+    """The player that asks a language model.
+
+    An episode's sampling noise depends on `seed`, on the seed of its task and on how often that task was asked before in the
+    same call, and on nothing else: asked for a task twice it plays two samples of it, and asked for the same tasks in two
+    environments it draws the same noise in both. Each call samples with an engine of its own, so what was played before
+    cannot move a result.
+
+    Observations are read back from the tokens the model saw: what its tokenizer does not know stands there as it knows it.
+
+    Args:
+        policy: The model.
+        slots: Episodes in flight.
+        sampling: The distribution actions are drawn from; the policy's own by default.
+        memory: What of the past stays in the context; everything that fits by default.
+        on_length: See `turnwise.rollout.Collector`; here an action that uses up its budget is taken as it is.
+        max_turns: Stop watching after so many turns, besides the environment's own limit.
+        where: Where environments run.
+        deadline: Seconds an environment may take for one reset or step; unknown to ``inline``.
+        seed: Of the sampling noise.
+
+    Raises:
+        TurnwiseError: (when it plays) an environment that broke, naming it with seed and turn, or one of several agents.
+    """
+
+    def play(make: Callable[[], TextGame], seeds: Sequence[int]) -> list[Transcript]:
+        from turnwise.engines import LocalEngine
+        from turnwise.engines.noise import mix
+        from turnwise.rollout import Collector, Task
+        from turnwise.text import Reader
+
+        if not seeds:
+            return []
+        tasks = [Task(s, f"audit/{s}", mix(seed, s, nth)) for s, nth in zip(seeds, _times(seeds), strict=True)]
+        engine = LocalEngine(policy, slots=min(slots, len(tasks)))
+        collector = Collector(
+            make, policy, engine=engine, slots=slots, memory=memory, on_length=on_length, max_turns=max_turns,
+            where=where, deadline=deadline, seed=seed,
+        )  # fmt: skip
+        try:
+            episodes = collector.collect(tasks, sampling=sampling)
+        finally:
+            collector.close()
+        if len(episodes) != len(tasks):
+            raise TurnwiseError(
+                f"{len(tasks)} tasks of {episodes[0].env} gave {len(episodes)} episodes; a player plays one agent, so make the "
+                "environment one in which the others are part of the world"
+            )
+        for episode in episodes:
+            if episode.failed:
+                raise TurnwiseError(f"{episode.detail}; figures that leave such episodes out would mislead")
+        reader = Reader(policy.renderer)
+        return [reader.transcript(episode) for episode in episodes]
+
+    return play
+
+
+def state_index(env: TextGame) -> int:
+    """The number of the state, as the environment or the outermost wrapper with a method ``state_index`` counts it.
+
+    Raises:
+        TurnwiseError: nothing counts states there.
+    """
+    try:
+        return int(env.get_wrapper_attr("state_index")())
+    except AttributeError as error:
+        raise TurnwiseError(
+            f"a table cannot play {env}: it does not say its state; give it a method state_index() -> int"
+        ) from error
+
+
+def table_player(
+    table: NDArray[Any], actions: Sequence[str], *, state_of: StateOf = state_index, seed: int = 0
+) -> Player:
+    """The player that looks its action up by the state, as `turnwise.envs.exact.policy_values` would have it.
+
+    The turn of a table with turns is the environment's own count where it has one (moves that were forced on the player
+    took time too), else the number of the player's actions. Its noise is drawn as `policy_player` draws its own.
+
+    Args:
+        table: Action indices (S,) or (H, S), or probabilities (S, A) or (H, S, A). An integer array is read as indices, a
+            float array as probabilities.
+        actions: (A,) the text of each action.
+        state_of: Says which state it is.
+        seed: Of the noise.
+
+    Raises:
+        TurnwiseError: a table of another shape, or (when it plays) a state or turn that it does not cover.
+    """
+    chosen = np.eye(len(actions))[table] if np.issubdtype(table.dtype, np.integer) else np.asarray(table, np.float64)
+    if chosen.ndim not in (2, 3) or chosen.shape[-1] != len(actions):
+        raise TurnwiseError(
+            f"a table of shape {table.shape} does not fit {len(actions)} actions; it needs (states,) or (turns, states) action "
+            "numbers, or probabilities with one more axis"
+        )
+    cumulative = np.cumsum(chosen, axis=-1)
+    if not np.allclose(cumulative[..., -1], 1.0):
+        raise TurnwiseError("the probabilities of a table must sum to one over the actions of every state")
+
+    def play(make: Callable[[], TextGame], seeds: Sequence[int]) -> list[Transcript]:
+        env = make()
+        try:
+            return [once(env, s, nth) for s, nth in zip(seeds, _times(seeds), strict=True)]
+        finally:
+            env.close()
+
+    def once(env: TextGame, task: int, nth: int) -> Transcript:
+        noise = random.Random(f"table {seed} {task} {nth}")
+
+        def say(observations: Sequence[str], own: Sequence[str], _: int) -> str:
+            state = state_of(env)
+            turn = int(getattr(env.unwrapped, "turn", len(own)))
+            place = (state,) if cumulative.ndim == 2 else (turn, state)
+            if not all(0 <= at < size for at, size in zip(place, cumulative.shape, strict=False)):
+                raise TurnwiseError(
+                    f"turn {turn}, state {state} of {env} lies outside a table of shape {table.shape}; it is not this world's"
+                )
+            row = cumulative[place]
+            # Rounding may leave the last sum below the number drawn.
+            return actions[min(int(np.searchsorted(row, noise.random() * row[-1], side="right")), len(actions) - 1)]
+
+        return play_once(env, task, say)
+
+    return play
+
+
+def _times(seeds: Sequence[int]) -> list[int]:
+    """How often each seed came before its place in the list."""
+    before: Counter[int] = Counter()
+    found: list[int] = []
+    for seed in seeds:
+        found.append(before[seed])
+        before[seed] += 1
+    return found
