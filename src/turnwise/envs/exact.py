@@ -7,7 +7,8 @@ that cuts an episode short ends it with nothing more to come, which is what an o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,13 @@ from turnwise.envs.errors import EnvError
 
 Array = NDArray[np.float64]
 """Any float64 array."""
+
+HURRY = 1.0 - 1e-6
+"""Discount that breaks ties: enough to prefer the sooner of two equal payments. It acts on payments and not on turns, so
+that it never pays to end an episode for nothing."""
+
+_TIE = 1e-9
+"""Values closer than this share of the largest are equal."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +152,71 @@ def policy_values(
 def policy_return(tabular: Tabular, policy: NDArray[Any], horizon: int | None = None) -> float:
     """Expected sum of rewards of a policy (see `policy_values`) from the start distribution."""
     return float(tabular.initial @ policy_values(tabular, policy, horizon)[0])
+
+
+def lookahead_values(tabular: Tabular, deepest: int, *, discount: float = HURRY) -> Iterator[Array]:
+    """For h = 1 .. `deepest` in order, (H, S, A): what the first action is worth to someone who looks h turns ahead.
+
+    ``Q^1_t = r_t`` and ``Q^h_t(s, a) = E[r_t + discount * max_b Q^{h-1}_{t+1}(s', b)]``: the greatest expected sum of rewards
+    over the next h turns, or over those that are left where they are fewer (Sutton & Barto 2018, section 8.11, full depth-h
+    look-ahead with nothing at its leaves).
+
+    Args:
+        tabular: The world.
+        deepest: Largest h.
+        discount: Of each further turn.
+    """
+    turns = tabular.horizon
+    if tabular.reward.ndim == 3:
+        # The same at all turns but for the end, where fewer than h turns are left.
+        depths = np.zeros((0, tabular.n_states, tabular.n_actions))
+        value = np.zeros(tabular.n_states)
+        for h in range(1, deepest + 1):
+            if h <= turns:
+                q = tabular.action_values(0, value, discount)
+                value = q.max(-1)
+                depths = np.concatenate([depths, q[None]])
+            yield depths[np.minimum(h, turns - np.arange(turns)) - 1]
+        return
+    values = np.zeros((turns + 1, tabular.n_states))
+    for _ in range(deepest):
+        found = np.stack([tabular.action_values(t, values[t + 1], discount) for t in range(turns)])
+        values[:turns] = found.max(-1)
+        yield found
+
+
+def planner(tabular: Tabular, h: int, *, discount: float = HURRY) -> Array:
+    """(H, S, A): the policy that looks h turns ahead, plans anew each turn, and is paid nothing beyond.
+
+    It chooses uniformly among the actions that are best by `lookahead_values`, the sooner of equal payments first. With
+    h = 1 it grabs, with h = H it is optimal.
+
+    Raises:
+        EnvError: `h` below 1.
+    """
+    if h < 1:
+        raise EnvError(f"a planner looks at least one turn ahead, got h={h}")
+    return greedy(deque(lookahead_values(tabular, min(h, tabular.horizon), discount=discount), maxlen=1).pop())
+
+
+def greedy(values: Array) -> Array:
+    """(..., A): equal probabilities for the actions of greatest value.
+
+    Args:
+        values: (..., A) action values.
+    """
+    best = values >= values.max(-1, keepdims=True) - _TIE * max(float(np.abs(values).max()), 1e-300)
+    return best / best.sum(-1, keepdims=True)
+
+
+def mixture(policy: Array, epsilon: float) -> Array:
+    """(..., A): with probability `epsilon` a uniform action, otherwise the policy's.
+
+    Args:
+        policy: (..., A) probabilities.
+        epsilon: Between 0 and 1.
+    """
+    return (1.0 - epsilon) * policy + epsilon / policy.shape[-1]
 
 
 def uniform_policy(tabular: Tabular) -> Array:

@@ -15,10 +15,7 @@ from numpy.typing import NDArray
 
 from turnwise.envs.codec import Codec, CodecEnv, Inner, check_options
 from turnwise.envs.errors import EnvError
-from turnwise.envs.exact import Tabular, from_transitions, optimal_policy
-
-HURRY = 1.0 - 1e-6
-"""Discount of the experts: enough to prefer the shorter of two ways that pay the same."""
+from turnwise.envs.exact import HURRY, Tabular, from_transitions, optimal_policy
 
 TURNS = {"FrozenLake-v1": 100, "FrozenLake8x8-v1": 200, "CliffWalking-v1": 200, "Taxi-v4": 200, "Blackjack-v1": 20}
 """Turn limits: those that Gymnasium registers, and one for the worlds where it has none."""
