@@ -235,7 +235,10 @@ def test_recipes_by_name(capsys: Captured, monkeypatch: pytest.MonkeyPatch, tmp_
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(catalogue.Recipe, "run", lambda self, **options: asked.append({"name": self.name, **options}))
     assert main(["recipe", "demo", "--quick", "--out", str(tmp_path), "--seeds", "2"]) == 0
-    assert asked == [{"name": "demo", "quick": True, "out": tmp_path, "seeds": 2}]
+    assert asked == [{"name": "demo", "quick": True, "out": tmp_path, "seeds": 2, "only": ()}]
+    asked.clear()
+    assert main(["recipe", "claims", "E1", "E5", "--out", str(tmp_path)]) == 0
+    assert asked[0]["only"] == ("E1", "E5")
     refused(["recipe", "dmo"], capsys, "did you mean 'demo'?")
     refused(["recipe", "demo", "--seeds", "0"], capsys, "at least one seed")
 

@@ -12,6 +12,15 @@ from turnwise.recipes.catalogue import RECIPES, find
 
 _OWN = (
     Flag("name", str, "list", "Recipe to run, or `list`.", metavar="NAME", positional=True),
+    Flag(
+        "only",
+        tuple[str, ...],
+        (),
+        "Parts of it to run, as in `claims E1 E5`.",
+        hint="all",
+        metavar="[PART ...]",
+        positional=True,
+    ),
     Flag("quick", bool, False, "A short version: it shows that everything works, not how good it gets."),
     Flag("out", str, "", "Folder for the results.", hint="runs/NAME-TIME", metavar="FOLDER"),
     Flag("seeds", int | None, None, "Number of seeds.", hint="the recipe's", metavar="INT"),
@@ -28,13 +37,15 @@ def main(arguments: Sequence[str]) -> int:
     """
     values = parse("recipe", _DESCRIPTION, {"": _OWN}, arguments)
     if values["name"] == "list":
+        if values["only"]:
+            raise TurnwiseError(f"turnwise recipe list takes no names, but was given {' '.join(values['only'])}")
         _list()
         return 0
     recipe = find(values["name"])
     if values["seeds"] is not None and values["seeds"] < 1:
         raise TurnwiseError(f"--seeds {values['seeds']}: a recipe needs at least one seed")
     out = Path(values["out"]) if values["out"] else Path("runs") / f"{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}"
-    recipe.run(quick=values["quick"], out=out, seeds=values["seeds"])
+    recipe.run(quick=values["quick"], out=out, seeds=values["seeds"], only=values["only"])
     return 0
 
 

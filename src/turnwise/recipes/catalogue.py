@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,26 +19,32 @@ class Recipe:
         name: Its name.
         summary: What it shows, in a line.
         minutes: How long it takes on two cores.
-        work: Does it, given ``quick``, ``out`` and ``seeds``.
+        work: Does it, given ``quick``, ``out`` and ``seeds``, and ``only`` if it has parts.
+        parts: What its parts are called, where some of them can be run alone.
     """
 
     name: str
     summary: str
     minutes: float
     work: Callable[..., None]
+    parts: str = ""
 
-    def run(self, *, quick: bool, out: Path, seeds: int | None) -> None:
+    def run(self, *, quick: bool, out: Path, seeds: int | None, only: Sequence[str] = ()) -> None:
         """Run it.
 
         Args:
             quick: A short version, which shows that everything works and not how good it gets.
             out: Folder for the results.
             seeds: Number of seeds; the recipe's own number if None.
+            only: Parts to run; all by default.
 
         Raises:
             TurnwiseError: anything the user can mend.
         """
-        self.work(quick=quick, out=out, seeds=seeds)
+        if only and not self.parts:
+            raise TurnwiseError(f"the recipe {self.name!r} has no parts to choose from, but was given {' '.join(only)}")
+        chosen = {"only": tuple(only)} if self.parts else {}
+        self.work(quick=quick, out=out, seeds=seeds, **chosen)
 
 
 def _demo(*, quick: bool, out: Path, seeds: int | None) -> None:
@@ -57,6 +63,12 @@ def _reasoning(*, quick: bool, out: Path, seeds: int | None) -> None:
     from turnwise.recipes.reasoning import main
 
     print(f"wrote {main(quick=quick, out=out, seeds=seeds)}")
+
+
+def _claims(*, quick: bool, out: Path, seeds: int | None, only: Sequence[str]) -> None:
+    from turnwise.recipes.claims.run import main
+
+    print(f"wrote {main(quick=quick, out=out, seeds=seeds, only=only)}")
 
 
 def _vetted(name: str) -> Callable[..., None]:
@@ -80,6 +92,7 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe(
             "reasoning", "a reasoning task by final answer alone, with PPO and GRPO, against its floor", 2, _reasoning
         ),
+        Recipe("claims", "the debate's claims as experiments, each with its verdict", 25, _claims, parts="claims"),
         *(Recipe(name, vetted.summary, vetted.minutes, _vetted(name)) for name, vetted in VETTED.items()),
     )
 }

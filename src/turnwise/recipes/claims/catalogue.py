@@ -1,0 +1,38 @@
+"""The claims by number. What a claim needs is loaded when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+from turnwise.envs.errors import did_you_mean
+from turnwise.errors import TurnwiseError
+from turnwise.recipes.claims.claim import Claim
+
+MODULES: Mapping[str, str] = {}
+"""Number -> the module of this package that holds it as ``CLAIM``."""
+
+ELSEWHERE = (
+    "E8, whether preferences cost more queries or more bits, is a claim about people's answers and is not among these."
+)
+"""The number that is left out, and why."""
+
+
+def choose(keys: Sequence[str] = ()) -> list[Claim]:
+    """Claims by number, in the order of their numbers; all of them by default.
+
+    Raises:
+        TurnwiseError: no such claim.
+    """
+    asked = [key.upper() for key in keys]
+    for key in asked:
+        if key not in MODULES:
+            remark = f" {ELSEWHERE}" if key == "E8" else ""
+            raise TurnwiseError(
+                f"there is no claim {key!r}{did_you_mean(key, MODULES)}; there are {', '.join(MODULES)}.{remark}"
+            )
+    return [
+        import_module(f"turnwise.recipes.claims.{module}").CLAIM
+        for key, module in MODULES.items()
+        if not asked or key in asked
+    ]
