@@ -71,6 +71,34 @@ def _errand() -> EnvSpec:
     )
 
 
+def _vault() -> EnvSpec:
+    from turnwise.envs.vault import ACTIONS, DEADLINE, Vault, tabular
+
+    summary = "fetch the key, open the door, reach the treasure; actions slip, coins are a decoy"
+    return EnvSpec("vault", Vault, summary, DEADLINE, ACTIONS, "dense", inline=True, exact=tabular)
+
+
+def _locks() -> EnvSpec:
+    from turnwise.envs.locks import ACTIONS, TURNS, Locks, tabular
+
+    summary = "open a lock or take a coin; look-ahead of exactly `depth` turns finds the better one"
+    return EnvSpec("locks", Locks, summary, TURNS, ACTIONS, "sparse", inline=True, exact=tabular)
+
+
+def _temptation() -> EnvSpec:
+    from turnwise.envs.temptation import ACTIONS, TURNS, Temptation, tabular
+
+    summary = "a small reward now, or a big one for waiting"
+    return EnvSpec("temptation", Temptation, summary, TURNS, ACTIONS, "sparse", inline=True, exact=tabular)
+
+
+def _bypass() -> EnvSpec:
+    from turnwise.envs.bypass import ACTIONS, TURNS, Bypass, tabular
+
+    summary = "work or a forbidden shortcut, watched or not, and a button that interrupts"
+    return EnvSpec("bypass", Bypass, summary, TURNS, ACTIONS, "dense", inline=True, exact=tabular)
+
+
 def _guess() -> EnvSpec:
     from turnwise.envs.guess import guess
 
@@ -140,6 +168,10 @@ _REASONING = "reasoning-gym/"
 # Each is built when it is asked for, so that a list of names needs no import.
 _KNOWN: dict[str, Callable[[], EnvSpec]] = {
     "errand": _errand,
+    "vault": _vault,
+    "locks": _locks,
+    "temptation": _temptation,
+    "bypass": _bypass,
     "guess": _guess,
     "FrozenLake-v1": partial(_toytext, "FrozenLake-v1", "cross a frozen lake of 4x4 cells", "sparse"),
     "FrozenLake8x8-v1": partial(_toytext, "FrozenLake8x8-v1", "cross a frozen lake of 8x8 cells", "sparse"),
