@@ -172,6 +172,18 @@ def test_what_a_method_remembers_belongs_to_the_state() -> None:
     assert learner.memory == {"kl_coef": 0.25}
 
 
+def test_tokens_that_passed_are_counted_since_they_were_last_asked_for() -> None:
+    made, batch = policy(), training_batch()
+    learner = LocalLearner(made, reference=made.reference(), max_tokens=50)
+    batch = batch.with_stream("weight", token_mean(batch)).with_stream("value_weight", turn_start_mean(batch))
+    n = len(batch.tokens)
+    learner.evaluate(batch)
+    learner.evaluate_reference(batch)
+    learner.update(batch, OBJECTIVE)
+    assert learner.spent() == {"tokens/forward": 2 * n, "tokens/backward": n}
+    assert learner.spent() == {"tokens/forward": 0, "tokens/backward": 0}
+
+
 def test_a_state_of_another_model_is_refused_before_anything_changes() -> None:
     learner = LocalLearner(policy(value_head=False))
     tensors, info = LocalLearner(policy()).state()

@@ -6,13 +6,14 @@ import math
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.runs.fakes import episode, turn
 from tests.runs.toy import ToyAlgorithm, ToyLearner, ToySource
-from turnwise.episode import Cut, Stop
+from turnwise.episode import Cut, Episode, Stop
 from turnwise.errors import TurnwiseError
 from turnwise.runs import Improvement, RunError, RunFolder, read_metrics, read_rows, read_streams, train
 from turnwise.runs.statistics import episode_metrics
@@ -72,6 +73,8 @@ def test_figures_by_hand(tmp_path: Path) -> None:
         "total/episodes": 4,
         "total/turns": 5,
         "total/tokens": 58,
+        "learner/version": 0,  # nothing was learnt
+        "learner/version_after": 0,
     }
     timing = {name: first.pop(name) for name in list(first) if name.startswith("time/")}
     assert first == expected
@@ -96,6 +99,43 @@ def test_every_logged_name_is_documented(tmp_path: Path) -> None:
     documented = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
     names = {re.sub("^rewards/.*/", "rewards/…/", name) for name in read_metrics(run.metrics)[0]}
     assert not {name for name in names if f"`{name}`" not in documented}
+
+
+def test_the_version_that_an_update_began_from_is_recorded(tmp_path: Path) -> None:
+    class Twice(ToyAlgorithm):
+        """Two optimizer steps in each update, and one in the second's rollout."""
+
+        def collect(self, source: ToySource, iteration: int) -> list[Episode]:
+            if iteration == 1:
+                learner.version += 1
+            return super().collect(source, iteration)
+
+        def improve(self, learner: ToyLearner, episodes: list[Episode]) -> Improvement:
+            super().improve(learner, episodes)
+            return super().improve(learner, episodes)
+
+    learner = ToyLearner()
+    with RunFolder.create(tmp_path / "run", {}) as run:
+        train(Twice(), ToySource(), learner, run, steps=2, progress=False, tensorboard=False)
+    lines = read_metrics(run.metrics)
+    assert [(line["learner/version"], line["learner/version_after"]) for line in lines] == [(0, 2), (3, 5)]
+
+
+def test_what_a_learner_has_spent_is_recorded_by_iteration(tmp_path: Path) -> None:
+    class Counting(ToyLearner):
+        tokens = 5.0  # spent before the run
+
+        def step(self, loss: Any) -> None:
+            super().step(loss)
+            self.tokens += 7
+
+        def spent(self) -> dict[str, float]:
+            spent, self.tokens = {"tokens/backward": self.tokens}, 0.0
+            return spent
+
+    with RunFolder.create(tmp_path / "run", {}) as run:
+        train(ToyAlgorithm(), ToySource(), Counting(), run, steps=3, progress=False, tensorboard=False)
+    assert [line["tokens/backward"] for line in read_metrics(run.metrics)] == [7.0, 7.0, 7.0]
 
 
 def test_no_episodes_give_no_figures() -> None:

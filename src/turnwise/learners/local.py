@@ -108,6 +108,7 @@ class LocalLearner:
         self.version = 0
         self.iteration = 0
         self.memory: dict[str, float] = {}
+        self._passed = {"tokens/forward": 0.0, "tokens/backward": 0.0}
         self.lr = lr
         self.schedule = schedule
         self.warmup = warmup
@@ -147,6 +148,7 @@ class LocalLearner:
                 "temperature 1 and evaluate greedily"
             )
         self._optimizer.zero_grad(set_to_none=True)
+        self._passed["tokens/backward"] += len(batch.tokens)
         parts: list[Metrics] = []
         totals: list[Tensor] = []
         for indices in batch.micro_batches(self.max_tokens):
@@ -244,6 +246,7 @@ class LocalLearner:
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Outputs:
         """The policy's outputs on the whole batch, in packing order, on the CPU, without gradients."""
+        self._passed["tokens/forward"] += len(batch.tokens)
         return evaluate(self.policy, batch, self.max_tokens, self.precision)
 
     def evaluate_reference(self, batch: Batch) -> Outputs:
@@ -254,7 +257,16 @@ class LocalLearner:
         """
         if self.reference is None:
             raise LearnerError("this learner has no reference policy; build it with reference=policy.reference()")
+        self._passed["tokens/forward"] += len(batch.tokens)
         return evaluate(self.reference, batch, self.max_tokens, self.precision)
+
+    def spent(self) -> dict[str, float]:
+        """Tokens of the batches that were passed on since this was last asked, by the names of ``docs/metrics.md``.
+
+        A common beginning counts once for each sequence that has it, though it may be read once for all of them.
+        """
+        spent, self._passed = self._passed, dict.fromkeys(self._passed, 0.0)
+        return spent
 
     def refresh_reference(self) -> None:
         """Measure from the policy as it is now on. The new reference belongs to the state.

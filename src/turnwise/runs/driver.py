@@ -180,6 +180,7 @@ class _Loop:
         # The middle of the iteration: a warm-up would otherwise begin with a step of length zero.
         self.learner.anneal((self.done + 0.5) / self.steps)
         self.learner.iteration = self.done
+        self._passed()  # what was evaluated between iterations, or by one that failed, belongs to none
         self.source.refresh(self.learner)
         episodes = self.algorithm.collect(self.source, self.done)
         spent = getattr(self.source, "spent", None)
@@ -203,8 +204,10 @@ class _Loop:
 
     def _improve(self, episodes: list[Episode], times: dict[str, float]) -> None:
         begun = time.perf_counter()
+        versions = self._version("learner/version")
         improvement = self.algorithm.improve(self.learner, episodes)
         improved = time.perf_counter()
+        versions |= self._version("learner/version_after")
         number = self.done + 1
         self._record(number, episodes, improvement)
         self.totals["episodes"] += len(episodes)
@@ -214,12 +217,22 @@ class _Loop:
         counted = {**episode_metrics(episodes), **improvement.metrics}
         values = {name: float(total) / float(count) for name, (total, count) in counted.items() if count}
         values |= {f"total/{name}": float(value) for name, value in self.totals.items()}
-        values |= times
+        values |= {**self._passed(), **versions, **times}
         self._book_time(values, improved - begun, time.perf_counter() - improved)
         values["time/tokens_per_second"] = sampled / max(values["time/rollout"] + values["time/update"], 1e-9)
         self.log.write(number, values)
         self.last = values
         self.done = number
+
+    def _version(self, name: str) -> dict[str, float]:
+        """The version of the learner's weights under `name`; nothing of a learner that counts none."""
+        version = getattr(self.learner, "version", None)
+        return {} if version is None else {name: float(version)}
+
+    def _passed(self) -> dict[str, float]:
+        """Tokens that the learner has passed through its network since it was last asked; nothing if it does not count."""
+        spent = getattr(self.learner, "spent", None)
+        return {} if spent is None else dict(spent())
 
     def _book_time(self, values: dict[str, float], update: float, record: float) -> None:
         """Complete the wall-clock time since the line before; the checkpoint of that line lies in between."""
