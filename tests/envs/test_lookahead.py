@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -100,10 +102,25 @@ def test_a_table_is_an_environment() -> None:
     world = line([0, 0, 1.0])
     check_env(lambda: TableEnv(world))
     env = TableEnv(world)
-    assert env.reset(seed=0)[0] == "turn 0 state 0"
-    assert env.step("on")[0] == "turn 1 state 1"
+    assert env.reset(seed=0)[0] == "state 0"
+    assert env.step("on")[0] == "state 1"
     before = env.save()
-    assert env.step("On.")[:2] == ("turn 2 state 2", 1.0)
+    assert env.step("On.")[:2] == ("state 2", 1.0)
     env.restore(before)
-    assert env.step("dance")[0] == "not understood ; turn 2 state 1"
+    assert env.state_index() == 1
+    rng = random.Random(0)
+    assert {(env.place(1), env.scatter(rng))[1] for _ in range(40)} == {"state 0", "state 2"}
     assert uniform_policy(env.tabular()).shape == (3, 2)
+    with pytest.raises(EnvError, match="nowhere else"):
+        TableEnv(line([0.0])).scatter(rng)
+
+
+def test_success_is_to_be_paid_at_the_end() -> None:
+    world = line([0.0, 0.0, 1.0], horizon=2)
+    for actions, success in ((("on", "on"), 1.0), (("stay", "on"), 0.0)):
+        env = TableEnv(world)
+        env.reset(seed=0)
+        env.step(actions[0])
+        *_, terminated, _, info = env.step(actions[1])
+        assert terminated
+        assert info["success"] == success

@@ -199,13 +199,15 @@ def planner(tabular: Tabular, h: int, *, discount: float = HURRY) -> Array:
     return greedy(deque(lookahead_values(tabular, min(h, tabular.horizon), discount=discount), maxlen=1).pop())
 
 
-def greedy(values: Array) -> Array:
+def greedy(values: Array, scale: float | None = None) -> Array:
     """(..., A): equal probabilities for the actions of greatest value.
 
     Args:
         values: (..., A) action values.
+        scale: Values differ that lie further apart than 1e-9 of this; the largest absolute value by default.
     """
-    best = values >= values.max(-1, keepdims=True) - _TIE * max(float(np.abs(values).max()), 1e-300)
+    size = float(np.abs(values).max()) if scale is None else scale
+    best = values >= values.max(-1, keepdims=True) - _TIE * size
     return best / best.sum(-1, keepdims=True)
 
 
