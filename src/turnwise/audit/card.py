@@ -66,6 +66,7 @@ class Card:
         controls: What came out where the answer is known, before anything was measured.
         seed: Of all random choices.
         plays: Episodes that a measure was allowed to play for each of its figures.
+        notes: What could have been looked at and was not, and why, a line each.
         version: The version of turnwise that measured.
     """
 
@@ -75,6 +76,7 @@ class Card:
     controls: tuple[ControlResult, ...]
     seed: int = 0
     plays: int = 64
+    notes: tuple[str, ...] = ()
     version: str = __version__
 
     @property
@@ -109,6 +111,7 @@ def make_card(
     evidence: Evidence,
     quantities: Sequence[Quantity] | None = None,
     *,
+    notes: Sequence[str] = (),
     on_step: Callable[[str, int, int], None] | None = None,
 ) -> Card:
     """Measure everything that the evidence bears.
@@ -117,6 +120,7 @@ def make_card(
         subject: What is audited, in words.
         evidence: What there is to look at.
         quantities: What to measure; the whole catalogue by default.
+        notes: See `Card.notes`.
         on_step: Called before each quantity with its title, its place from 0, and how many there are; and at the end
             with an empty title.
     """
@@ -142,7 +146,7 @@ def make_card(
         )
     if on_step is not None:
         on_step("", len(chosen), len(chosen))
-    return Card(subject, about(evidence), tuple(lines), tuple(controls), evidence.seed, evidence.plays)
+    return Card(subject, about(evidence), tuple(lines), tuple(controls), evidence.seed, evidence.plays, tuple(notes))
 
 
 def _ask(quantity: Quantity, evidence: Evidence) -> Measurement | NotMeasurable | Refused:

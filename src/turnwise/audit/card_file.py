@@ -72,6 +72,7 @@ def as_data(card: Card) -> dict[str, Any]:
         "version": card.version,
         "subject": card.subject,
         "about": list(card.about),
+        "notes": list(card.notes),
         "seed": card.seed,
         "plays": card.plays,
         "sentence": card.sentence,
@@ -83,7 +84,7 @@ def as_data(card: Card) -> dict[str, Any]:
                 "expected": _number(result.expected),
                 "measured": _number(result.measured),
                 "passed": result.passed,
-                "seconds": round(result.seconds, 4),
+                "seconds": result.seconds,
                 "tolerance": result.tolerance,
                 "side": result.side,
                 "error": result.error,
@@ -100,7 +101,7 @@ def _line_data(line: Line) -> dict[str, Any]:
         "question": line.question,
         "section": line.section.value,
         "level": line.level.name,
-        "seconds": round(line.seconds, 4),
+        "seconds": line.seconds,
     }
     match line.answer:
         case Measurement() as m:
@@ -145,6 +146,7 @@ def _card(data: Mapping[str, Any]) -> Card:
         controls,
         int(data["seed"]),
         int(data["plays"]),
+        tuple(str(line) for line in data["notes"]),
         _text(data, "version"),
     )
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "envs": ("envs [NAME]", "the environments there are, or everything about one", "envs"),
     "report": ("report RUN", "one page with the curves and episodes of a run", "report"),
     "profile": ("profile RUN", "where the time of a run went, and what it was spent on", "profile"),
+    "audit": ("audit RUN", "what kind of learning a run was, measured, with known answers for every figure", "audit"),
     "data": ("data check FILE", "what a file of data holds, and which of its rows are bad", "data"),
     "bench": ("bench [WORKLOAD ...]", "how fast training is here, side by side with TRL on the same work", "bench"),
     "recipe": ("recipe NAME", "runs with settings that are known to work; `recipe list`", "recipe"),

@@ -86,10 +86,10 @@ def make_collector(
         policy,
         engine=LocalEngine(policy, slots=settings.slots, dtype="" if dtype == "auto" else dtype),
         slots=settings.slots,
-        memory=_memory(training, policy),
+        memory=memory_of(training, policy),
         on_length=settings.on_length,
         max_turns=settings.max_turns or None,
-        where=_where(training, world),
+        where=where_of(training, world),
         deadline=settings.deadline,
         seed=training.seed,
         deterministic=settings.deterministic,
@@ -100,7 +100,7 @@ def stored_episodes(training: Training, model: Any, transcripts: Sequence[Transc
     """Transcripts as the run's model would have lived them."""
     from turnwise.rollout import episodes_of
 
-    return episodes_of(transcripts, model, _memory(training, model))
+    return episodes_of(transcripts, model, memory_of(training, model))
 
 
 def logged(training: Training, model: Any, transcripts: Sequence[Transcript], *, grouped: bool = False) -> Any:
@@ -272,7 +272,7 @@ def texts(training: Training, world: EnvSpec, transcripts: Sequence[Transcript])
         known += [*transcript.observations, *transcript.actions, transcript.last_obs, transcript.goal or ""]
     if transcripts or training.data.data:
         return known
-    where = _where(training, world)
+    where = where_of(training, world)
     # An environment that is not known to answer at once may take its time.
     turns = 50 if where == "inline" else 20
     heard = rehearse(
@@ -286,14 +286,15 @@ def separator(text: str) -> str:
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
-def _where(training: Training, world: EnvSpec) -> Any:
+def where_of(training: Training, world: EnvSpec) -> Any:
     """Where environments run."""
     if training.world.where != "auto":
         return training.world.where
     return "inline" if world.inline else "thread"
 
 
-def _memory(training: Training, model: Any) -> Any:
+def memory_of(training: Training, model: Any) -> Any:
+    """What of the past stays in a model's context."""
     from turnwise.rollout import Memory
 
     settings = training.world

@@ -1,0 +1,142 @@
+"""What an audit may look at: the record of a run with its policy and its world, or a policy in a world of its own choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from turnwise.audit import Evidence, Player, evidence_of
+from turnwise.errors import TurnwiseError
+from turnwise.recipes.settings import Training
+from turnwise.recipes.sources import PROMPTS, memory_of, resolve_env, where_of
+
+if TYPE_CHECKING:
+    from turnwise.envs.exact import Tabular
+    from turnwise.envs.registry import EnvSpec
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Evidence, and what is missing from it.
+
+    Attributes:
+        evidence: What there is to look at.
+        notes: What could have been there and was not, and why, a line each.
+    """
+
+    evidence: Evidence
+    notes: tuple[str, ...] = ()
+
+
+def of_run(path: str | Path, *, plays: int = 64, seed: int = 0, records: bool = False) -> Gathered:
+    """The evidence in a run folder or in another framework's records.
+
+    Of a run of `turnwise.train` these are its record, the algorithm that assigned credit, and, where they are still there and
+    the world pays for itself, the policy, the one before it, and the world.
+
+    Args:
+        path: A run folder, or a file or folder that `turnwise.audit.readers` reads.
+        plays: Episodes that a measure may play for each of its figures.
+        seed: Of all random choices.
+        records: Leave the policy and the world out, so that nothing is played.
+
+    Raises:
+        TurnwiseError: there is nothing to read, or it is damaged.
+    """
+    evidence = replace(evidence_of(path), plays=plays, seed=seed)
+    folder = Path(path)
+    settings = (evidence.config or {}).get("training")
+    if not isinstance(settings, Mapping):
+        return Gathered(evidence)
+    try:
+        training = Training.from_config(settings)
+    except (KeyError, TypeError, AttributeError, ValueError, TurnwiseError) as error:
+        return Gathered(
+            evidence, (f"the settings of the run cannot be read ({error}), so its algorithm is not called",)
+        )
+    if records:
+        return Gathered(evidence)
+    try:
+        return _acting(evidence, training, folder / "final", _before(training, folder))
+    except (TurnwiseError, OSError, ImportError) as error:
+        return Gathered(evidence, (f"the policy does not play: {error}",))
+
+
+def of_policy(
+    training: Training, model: str | Path, *, base: str | Path = "", plays: int = 64, seed: int = 0
+) -> Gathered:
+    """The evidence of a policy in a world.
+
+    Args:
+        training: How it acts, and where; the algorithm does not matter.
+        model: Its folder or id.
+        base: Likewise the policy before it was trained; empty for none.
+        plays: Episodes that a measure may play for each of its figures.
+        seed: Of all random choices.
+
+    Raises:
+        TurnwiseError: no such model, or no such world.
+    """
+    return _acting(Evidence(plays=plays, seed=seed), training, model, base or None)
+
+
+def _acting(evidence: Evidence, training: Training, model: str | Path, before: str | Path | None) -> Gathered:
+    from turnwise.recipes.models import here, load_policy, trains
+
+    if trains(training) != "policy":
+        return Gathered(evidence, ("what was trained scores and does not act, so nothing is played",))
+    if training.world.env == PROMPTS or training.feedback.reward or training.feedback.teacher:
+        return Gathered(evidence, ("somebody else than the world pays or compares, so nothing is played",))
+    if not Path(model).exists() and Path(model).name == "final":
+        return Gathered(evidence, (f"there is no final model in {Path(model).parent}, so nothing is played",))
+    training = here(training)
+    world = resolve_env(training, None)
+    policy = load_policy(training, model)
+    notes = () if before else ("the policy before training is not there to compare with",)
+    other = load_policy(training, before) if before else None
+    base = None if other is None else _player(training, world, other, evidence.seed)
+    make: Callable[[], Any] = world.make
+    return Gathered(
+        replace(
+            evidence,
+            policy=policy,
+            make_env=make,
+            player=_player(training, world, policy, evidence.seed),
+            base=base,
+            other=other,
+            tabular=_tables(training, world),
+        ),
+        notes,
+    )
+
+
+def _player(training: Training, world: EnvSpec, policy: Any, seed: int) -> Player:
+    from turnwise.audit.players import policy_player
+
+    settings = training.world
+    return policy_player(
+        policy, slots=settings.slots, memory=memory_of(training, policy), on_length=settings.on_length,
+        max_turns=settings.max_turns or None, where=where_of(training, world), deadline=settings.deadline, seed=seed,
+    )  # fmt: skip
+
+
+def _tables(training: Training, world: EnvSpec) -> Tabular | None:
+    """The world as a table, cut where the run cuts its episodes."""
+    if world.exact is None:
+        return None
+    tabular = world.exact()
+    turns = training.world.max_turns
+    if not turns or turns >= tabular.horizon:
+        return tabular
+    reward = tabular.reward if tabular.reward.ndim == 3 else tabular.reward[:turns]
+    return replace(tabular, reward=reward, horizon=turns)
+
+
+def _before(training: Training, folder: Path) -> Path | None:
+    """The model that the training proper began from, if it is still there."""
+    for candidate in (folder / "warm-start" / "final", Path(training.model.model)):
+        if (candidate / "config.json").exists():
+            return candidate
+    return None
