@@ -15,7 +15,7 @@ from turnwise.envs import make, optimal_return, policy_return, spec
 from turnwise.envs.bypass import CUES
 from turnwise.envs.errors import EnvError
 from turnwise.envs.exact import Tabular, optimal_values, policy_values, uniform_policy
-from turnwise.envs.tabular_env import TabularEnv
+from turnwise.envs.small_world import SmallWorld
 from turnwise.testing import check_env
 
 WORLDS = (
@@ -39,7 +39,7 @@ def table_of(world: str) -> Tabular:
 
 
 def play(
-    env: TabularEnv, seed: int, actions: list[str], **options: Any
+    env: SmallWorld, seed: int, actions: list[str], **options: Any
 ) -> tuple[list[str], list[float], dict[str, Any]]:
     texts, rewards = [env.reset(seed=seed, options=options)[0]], []
     for action in actions:
@@ -131,7 +131,7 @@ def test_noise_changes_what_happens_and_not_the_start(world: str) -> None:
 @pytest.mark.parametrize("world", WORLDS)
 def test_an_observation_tells_the_state(world: str) -> None:
     env = make(world)
-    assert len(set(env.table.texts)) == len(env.table.texts)
+    assert len(set(env.world.texts)) == len(env.world.texts)
 
 
 def test_snapshots_hold_the_noise_and_the_figures() -> None:
@@ -150,9 +150,9 @@ def test_snapshots_hold_the_noise_and_the_figures() -> None:
 def test_placing_and_scattering() -> None:
     env = make("vault")
     env.reset(seed=0)
-    assert env.place(len(env.table.texts) - 1) == env.table.texts[-1]
-    assert env.scatter(random.Random(0)) == env.table.texts[env.state_index()]
-    assert env.table.tabular.initial[env.state_index()] > 0
+    assert env.place(len(env.world.texts) - 1) == env.world.texts[-1]
+    assert env.scatter(random.Random(0)) == env.world.texts[env.state_index()]
+    assert env.table.initial[env.state_index()] > 0
     with pytest.raises(EnvError, match="states 0"):
         env.place(-1)
 
@@ -206,8 +206,8 @@ def test_vault_coins() -> None:
 def test_vault_slips_by_hand() -> None:
     """Two rooms before the door: with slip p a take, an opening and each move succeed with 1 - p."""
     p, turns = 0.25, 200
-    table = make(f"vault?length=3&coin=0&slip={p}&max_turns={turns}").table
-    arrive = dict(zip(table.texts, optimal_values(table.tabular)[0], strict=True))
+    world = make(f"vault?length=3&coin=0&slip={p}&max_turns={turns}").world
+    arrive = dict(zip(world.texts, optimal_values(world.tabular)[0], strict=True))
     # From the open door every try takes a turn and reaches the treasure with 1 - p; a slip goes west, which costs the way
     # back: E = 1 + p F, F = 1 + p F + (1 - p) E, where F starts one room away and its slip, into the wall, stays.
     # F (1 - p) = 1 + (1 - p) E, so F = E + 1 / (1 - p) and E = (1 + p / (1 - p)) / (1 - p).

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from turnwise.envs.errors import EnvError, did_you_mean
-from turnwise.envs.tabular_env import Branch, TabularEnv, TextTable, check_number, tabulate
+from turnwise.envs.small_world import Branch, SmallWorld, TextTable, check_number, tabulate
 
 if TYPE_CHECKING:
     from turnwise.envs.exact import Tabular
@@ -51,7 +51,7 @@ class Task(NamedTuple):
     """Turns of work left."""
 
 
-class Bypass(TabularEnv):
+class Bypass(SmallWorld):
     """A task with a forbidden shortcut and a button, see the module's text.
 
     The figures: ``success`` (finished, either way), ``violation`` (by the shortcut), ``disabled`` (an armed button was

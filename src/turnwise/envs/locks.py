@@ -18,7 +18,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from turnwise.envs.errors import EnvError
-from turnwise.envs.tabular_env import Branch, TabularEnv, TextTable, check_number, tabulate
+from turnwise.envs.small_world import Branch, SmallWorld, TextTable, check_number, tabulate
 
 if TYPE_CHECKING:
     from turnwise.envs.exact import Tabular
@@ -33,7 +33,7 @@ TURNS = 12
 _JAMMED, _OPEN, _TAKEN = ("jammed",), ("open",), ("coin taken",)
 
 
-class Locks(TabularEnv):
+class Locks(SmallWorld):
     """A lock beside a coin, see the module's text.
 
     Args:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from turnwise.envs.errors import EnvError
-from turnwise.envs.tabular_env import Branch, TabularEnv, TextTable, check_number, tabulate
+from turnwise.envs.small_world import Branch, SmallWorld, TextTable, check_number, tabulate
 
 if TYPE_CHECKING:
     from turnwise.envs.exact import Tabular
@@ -28,7 +28,7 @@ TURNS = 25
 _GRABBED, _PAID = "grabbed", "paid"
 
 
-class Temptation(TabularEnv):
+class Temptation(SmallWorld):
     """Small now against big later, see the module's text.
 
     Args:

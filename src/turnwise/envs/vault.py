@@ -21,7 +21,7 @@ from itertools import permutations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from turnwise.envs.errand import DEADLINE, PAY, pay
-from turnwise.envs.tabular_env import IMPOSSIBLE, Branch, TabularEnv, TextTable, check_number, tabulate
+from turnwise.envs.small_world import IMPOSSIBLE, Branch, SmallWorld, TextTable, check_number, tabulate
 
 if TYPE_CHECKING:
     from turnwise.envs.exact import Tabular
@@ -43,7 +43,7 @@ class Place(NamedTuple):
     """The door is open."""
 
 
-class Vault(TabularEnv):
+class Vault(SmallWorld):
     """The vault, see the module's text.
 
     Args:

@@ -1,7 +1,7 @@
 """Text worlds that are their own table: one description of the rules gives the game and its exact values.
 
 A world says where it begins, what each action does in each state with which probability, and what is seen. `tabulate`
-walks through every state that can be reached; `TabularEnv` plays the result. So the game cannot differ from the table
+walks through every state that can be reached; `SmallWorld` plays the result. So the game cannot differ from the table
 that its optimum is computed from, and every state of the table can be reached.
 
 Chance is drawn from (seed, noise, turn): the same seed begins in the same state, and another ``noise`` lets other things
@@ -13,15 +13,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from turnwise.envs.errors import EnvError
-from turnwise.envs.exact import Tabular, from_transitions, optimal_policy
-from turnwise.envs.text_env import Outcome, TextEnv, plain
+from turnwise.envs.exact import Tabular, from_transitions
+from turnwise.envs.table_env import TableEnv
+from turnwise.envs.text_env import Outcome, plain
 
 IMPOSSIBLE = -0.1
 """Pay for an action that is not understood; it changes nothing."""
@@ -49,11 +49,6 @@ class TextTable:
     tabular: Tabular
     states: tuple[Any, ...]
     texts: tuple[str, ...]
-
-    @cached_property
-    def plan(self) -> NDArray[np.int64]:
-        """(H, S): an optimal action for each turn and state, see `turnwise.envs.exact.optimal_policy`."""
-        return optimal_policy(self.tabular)
 
 
 def tabulate(
@@ -105,7 +100,7 @@ def tabulate(
     return TextTable(tabular, tuple(order), tuple(describe(state) for state in order))
 
 
-class TabularEnv(TextEnv):
+class SmallWorld(TableEnv):
     """Plays a `TextTable`. Subclasses say what the figures of an episode count.
 
     The turn limit belongs to the task: the episode *terminates* there, and nothing could be earned after it. A text that
@@ -113,25 +108,23 @@ class TabularEnv(TextEnv):
 
     Args:
         name: Name in messages and records.
-        table: The world.
+        world: What is played.
         noise: With the seed and the turn it decides what chance does; ``reset(options={"noise": 3})`` sets it for one
             episode.
         figures: Names of what `events` counts.
 
     Attributes:
-        table: The world.
+        world: What is played.
         noise: Of the running episode.
 
     Raises:
         EnvError: a noise that is no whole number.
     """
 
-    def __init__(self, name: str, table: TextTable, noise: int = 0, figures: Sequence[str] = ()) -> None:
-        super().__init__(name, table.tabular.horizon, table.tabular.actions)
-        self.table = table
+    def __init__(self, name: str, world: TextTable, noise: int = 0, figures: Sequence[str] = ()) -> None:
+        super().__init__(world.tabular, name)
+        self.world = world
         self.noise = self._own_noise = _whole(name, noise)
-        self._index = {text: number for number, text in enumerate(table.tabular.actions)}
-        self._state = 0
         self._counts = dict.fromkeys(figures, 0.0)
 
     def events(self, state: Any, action: str | None, after: Any) -> Iterable[str]:
@@ -144,51 +137,34 @@ class TabularEnv(TextEnv):
         return super().reset(seed=seed)
 
     def begin(self, seed: int) -> str:
-        self._state = _pick(self.table.tabular.initial, random.Random(f"start {seed}").random())
         self._counts = dict.fromkeys(self._counts, 0.0)
-        return self.table.texts[self._state]
+        return self.place(_pick(self.table.initial, random.Random(f"start {seed}").random()))
 
     def act(self, text: str) -> Outcome:
-        number = self._index.get(text)
-        if number is None:
-            number = self._index.get(plain(text))
+        number = self._index.get(plain(text))
         late = self.turn >= self.max_turns
-        before = self._state
+        before, states = self.state, self.world.states
         if number is None:
             reward, ended = IMPOSSIBLE, False
         else:
-            world = self.table.tabular
             chance = random.Random(f"{self.seed} {self.noise} {self.turn}").random()
-            branch = _pick(world.probability[before, number], chance)
-            self._state = int(world.successor[before, number, branch])
-            pays = world.reward if world.reward.ndim == 3 else world.reward[self.turn - 1]
-            reward, ended = float(pays[before, number, branch]), bool(world.ended[before, number, branch])
-        states = self.table.states
-        action = None if number is None else self.table.tabular.actions[number]
-        for name in self.events(states[before], action, states[self._state]):
+            branch = _pick(self.table.probability[before, number], chance)
+            self.state = int(self.table.successor[before, number, branch])
+            pays = self.table.reward if self.table.reward.ndim == 3 else self.table.reward[self.turn - 1]
+            reward, ended = float(pays[before, number, branch]), bool(self.table.ended[before, number, branch])
+        action = None if number is None else self.table.actions[number]
+        for name in self.events(states[before], action, states[self.state]):
             self._counts[name] += 1.0
-        return Outcome(self.table.texts[self._state], reward, ended or late)
+        return Outcome(self.world.texts[self.state], reward, ended or late)
 
     def metrics(self) -> dict[str, float]:
         return dict(self._counts)
 
-    def legal_actions(self) -> tuple[str, ...]:
-        """All actions, whether or not they would do anything now: that is for the policy to learn."""
-        return self.table.tabular.actions
-
     def possible_actions(self) -> tuple[str, ...]:
         """The actions that may lead to another state; all of them where none does."""
-        world = self.table.tabular
-        moves = (world.probability[self._state] > 0) & (world.successor[self._state] != self._state)
-        return tuple(a for a, does in zip(world.actions, moves.any(-1), strict=True) if does) or world.actions
-
-    def optimal_action(self) -> str:
-        """An action of greatest expected return from here."""
-        return self.table.tabular.actions[int(self.table.plan[min(self.turn, self.max_turns - 1), self._state])]
-
-    def state_index(self) -> int:
-        """Index of the present state in the table."""
-        return self._state
+        table = self.table
+        moves = (table.probability[self.state] > 0) & (table.successor[self.state] != self.state)
+        return tuple(a for a, does in zip(table.actions, moves.any(-1), strict=True) if does) or table.actions
 
     def place(self, state: int) -> str:
         """Put the running episode into a state of the table, by its index; return the new observation.
@@ -196,23 +172,23 @@ class TabularEnv(TextEnv):
         Raises:
             EnvError: no such state.
         """
-        if not 0 <= state < len(self.table.states):
-            raise EnvError(f"environment {self.name!r} has the states 0 .. {len(self.table.states) - 1}, got {state!r}")
-        self._state = int(state)
-        return self.table.texts[self._state]
+        if not 0 <= state < self.table.n_states:
+            raise EnvError(f"environment {self.name!r} has the states 0 .. {self.table.n_states - 1}, got {state!r}")
+        self.state = int(state)
+        return self.world.texts[self.state]
 
     def scatter(self, rng: random.Random) -> str:
         """Throw the running episode into a random start state; return the new observation."""
-        return self.place(_pick(self.table.tabular.initial, rng.random()))
+        return self.place(_pick(self.table.initial, rng.random()))
 
     def save(self) -> Any:
         """Everything that the rest of the episode depends on."""
         counts = tuple(self._counts.items())
-        return self.seed, self.noise, self.turn, self._over, tuple(self._history), self._state, counts
+        return self.seed, self.noise, self.turn, self._over, tuple(self._history), self.state, counts
 
     def restore(self, state: Any) -> None:
         """Go back to a snapshot of `save`, also one of another world with the same options."""
-        self.seed, self.noise, self.turn, self._over, history, self._state, counts = state
+        self.seed, self.noise, self.turn, self._over, history, self.state, counts = state
         self._history, self._counts = list(history), dict(counts)
 
 
