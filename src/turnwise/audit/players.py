@@ -165,6 +165,20 @@ def table_player(
     return play
 
 
+def held_out_seeds(n: int, seed: int = 0) -> list[int]:
+    """`n` different seeds of tasks that no run of ours trains on, the same for the same `seed`.
+
+    Args:
+        n: How many.
+        seed: Of the choice, as in `turnwise.audit.Evidence.seed`.
+    """
+    from turnwise.rollout import TRAIN_SEEDS
+
+    # The list of held-out tasks has 2²⁰ of them, and is begun anywhere in its first half.
+    first = TRAIN_SEEDS + int(np.random.SeedSequence(seed % 2**64).generate_state(1)[0]) % 2**19
+    return [first + i for i in range(n)]
+
+
 def _times(seeds: Sequence[int]) -> list[int]:
     """How often each seed came before its place in the list."""
     before: Counter[int] = Counter()
