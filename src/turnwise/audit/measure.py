@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from turnwise.audit.evidence import Evidence, Level
 
@@ -119,6 +119,35 @@ def share_interval(share: float, weights: ArrayLike) -> tuple[float, float]:
     return min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
 
 
+def paired_share_interval(first: ArrayLike, second: ArrayLike) -> tuple[float, float]:
+    """95 % interval of the difference of two shares that were measured on the same units, first − second.
+
+    Newcombe (1998), Statistics in Medicine 17:2635, method 10: the two Wilson intervals, squared and added, less what the
+    correlation φ of the pairs takes off, φ with a continuity correction. Unlike a bootstrap it does not shrink to a point
+    where all units agree.
+
+    Args:
+        first: (n_units,) of 0 and 1.
+        second: (n_units,) of 0 and 1, of the same units.
+    """
+    x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    p, q = float(x.mean()), float(y.mean())
+    spread = math.sqrt(p * (1 - p) * q * (1 - q))
+    shared = float((x * y).mean()) - p * q
+    if shared > 0:
+        shared = max(shared - 1 / (2 * len(x)), 0.0)
+    phi = shared / spread if spread > 0 else 0.0
+    ones = np.ones(len(x))
+    (low_p, high_p), (low_q, high_q) = share_interval(p, ones), share_interval(q, ones)
+    below = _added(p - low_p, high_q - q, phi)
+    above = _added(high_p - p, q - low_q, phi)
+    return max(p - q - below, -1.0), min(p - q + above, 1.0)
+
+
+def _added(one: float, other: float, phi: float) -> float:
+    return math.sqrt(max(one**2 - 2 * phi * one * other + other**2, 0.0))
+
+
 def ratio_interval(sums: Sequence[float], counts: Sequence[float]) -> tuple[float, float]:
     """95 % interval of Σ sums / Σ counts over independent units, by linearisation (Cochran 1977, eq. 6.13).
 
@@ -136,3 +165,29 @@ def ratio_interval(sums: Sequence[float], counts: Sequence[float]) -> tuple[floa
         return -math.inf, math.inf
     half = _Z * math.sqrt(n / (n - 1) * float(((y - ratio * m) ** 2).sum())) / total
     return ratio - half, ratio + half
+
+
+def bootstrap_interval(
+    figure: Callable[[NDArray[np.int64]], float], units: int, value: float, seed: int, draws: int = 1000
+) -> tuple[float, float]:
+    """Percentile bootstrap, 95 %, over independent units (Efron & Tibshirani 1993, ch. 13).
+
+    Fewer than two units say nothing about spread: the interval is then everything. It is widened to hold the figure itself,
+    which a skewed figure may leave.
+
+    Args:
+        figure: (units,) indices of drawn units -> the figure; NaN where the draw bears none.
+        units: Number of them.
+        value: The figure of all units.
+        seed: Of the draws.
+        draws: Number of them.
+    """
+    if units < 2:
+        return -math.inf, math.inf
+    rng = np.random.default_rng(seed)
+    found = np.array([figure(rng.integers(units, size=units)) for _ in range(draws)])
+    found = found[~np.isnan(found)]
+    if len(found) < 2:
+        return -math.inf, math.inf
+    low, high = np.quantile(found, (0.025, 0.975))
+    return min(float(low), value), max(float(high), value)
