@@ -183,3 +183,4 @@ QUANTITIES = (
         Level.L4,
     ),
 )
+"""What this module measures."""
