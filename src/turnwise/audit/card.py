@@ -66,7 +66,7 @@ class Card:
         controls: What came out where the answer is known, before anything was measured.
         seed: Of all random choices.
         plays: Episodes that a measure was allowed to play for each of its figures.
-        notes: What could have been looked at and was not, and why, a line each.
+        notes: What could have been looked at and was not, and why, a line each; parts of a record that are damaged among it.
         version: The version of turnwise that measured.
     """
 
@@ -146,7 +146,9 @@ def make_card(
         )
     if on_step is not None:
         on_step("", len(chosen), len(chosen))
-    return Card(subject, about(evidence), tuple(lines), tuple(controls), evidence.seed, evidence.plays, tuple(notes))
+    return Card(
+        subject, about(evidence), tuple(lines), tuple(controls), evidence.seed, evidence.plays, (*notes, *evidence.gaps)
+    )
 
 
 def _ask(quantity: Quantity, evidence: Evidence) -> Measurement | NotMeasurable | Refused:
@@ -166,11 +168,10 @@ def about(evidence: Evidence) -> tuple[str, ...]:
         found.append(f"{Level.L0.name} configuration")
     episodes = sum(len(iteration.trained) for iteration in evidence.iterations)
     if episodes:
-        updates = len(evidence.iterations)
-        found.append(f"{Level.L1.name} {episodes:,} episodes of {updates} update{'s' * (updates > 1)}")
+        found.append(f"{Level.L1.name} {_count(episodes, 'episode')} of {_count(len(evidence.iterations), 'update')}")
     known = sum(iteration.version is not None for iteration in evidence.iterations)
     if known:
-        found.append(f"{Level.L2.name} versions of the weights, of {known} updates")
+        found.append(f"{Level.L2.name} versions of the weights, of {_count(known, 'update')}")
     acting = [
         word
         for word, there in (
@@ -193,3 +194,7 @@ def about(evidence: Evidence) -> tuple[str, ...]:
     if exact:
         found.append(f"{Level.L4.name} {' and '.join(exact)}")
     return tuple(found)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' * (n != 1)}"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from turnwise.audit.card import Card, Line
-from turnwise.audit.measure import Measurement
+from turnwise.audit.measure import Measurement, NotMeasurable
 from turnwise.audit.quantity import Section
 from turnwise.runs.numbers import number
 
@@ -42,7 +42,7 @@ def _end(end: float, unit: str) -> str:
 
 
 def rows_of(cards: Sequence[Card]) -> list[tuple[Section, list[tuple[Line, list[Line | None]]]]]:
-    """The quantities that at least one of several cards has a figure for, by section.
+    """The quantities that at least one of several cards has a figure for, or refuses, by section.
 
     Returns:
         For each section with such quantities: for each one, a line that knows its title and question, and each card's
@@ -53,12 +53,13 @@ def rows_of(cards: Sequence[Card]) -> list[tuple[Section, list[tuple[Line, list[
         for line in card.lines:
             known.setdefault(line.name, line)
     own = [{line.name: line for line in card.lines} for card in cards]
+    told = _told(cards)
     found = []
     for section in Section:
         rows = [
             (line, [lines.get(line.name) for lines in own])
             for line in known.values()
-            if line.section is section and any(line.name in card.measured for card in cards)
+            if line.section is section and line.name in told
         ]
         if rows:
             found.append((section, rows))
@@ -78,9 +79,13 @@ def reasons(card: Card) -> list[tuple[str, str, list[str]]]:
 
 
 def unmeasured(cards: Sequence[Card]) -> list[str]:
-    """Titles of the quantities that none of the cards has a figure for."""
-    titles = {line.name: line.title for card in cards for line in card.lines}
-    return [title for name, title in titles.items() if not any(name in card.measured for card in cards)]
+    """Titles of the quantities that none of the cards has evidence for."""
+    titles, told = {line.name: line.title for card in cards for line in card.lines}, _told(cards)
+    return [title for name, title in titles.items() if name not in told]
+
+
+def _told(cards: Sequence[Card]) -> set[str]:
+    return {line.name for card in cards for line in card.lines if not isinstance(line.answer, NotMeasurable)}
 
 
 def control_counts(card: Card) -> tuple[int, int]:

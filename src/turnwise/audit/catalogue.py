@@ -11,7 +11,13 @@ from importlib import import_module
 from turnwise.audit.controls import Control, Side, Trial
 from turnwise.audit.quantity import Quantity, Section
 
-MODULES = ()
+MODULES: tuple[str, ...] = (
+    "horizon",
+    "gain",
+    "difficulty",
+    "temptation",
+    "conditional",
+)
 """Modules of this package that export ``QUANTITIES``, one a line."""
 
 
@@ -47,7 +53,9 @@ class ControlResult:
         if self.expected is None:
             return "not measurable"
         near = "" if self.side == "equal" else f"{self.side} "
-        return f"{near}{self.expected:.4g}"
+        # A tolerance that only allows for rounding says nothing to people.
+        give = f" ± {self.tolerance:.2g}" if self.tolerance > 1e-4 else ""
+        return f"{near}{self.expected:.4g}{give}"
 
     @property
     def found(self) -> str:

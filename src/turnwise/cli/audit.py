@@ -103,10 +103,11 @@ def _policy(values: dict[str, Any]) -> int:
 
 
 def _advantages(values: dict[str, Any]) -> int:
-    from turnwise.audit.evidence import Evidence
-    from turnwise.recipes.evidence import Gathered, code_of
+    from turnwise.audit.advantage_file import load_advantages, made_up_evidence
+    from turnwise.recipes.evidence import Gathered
 
-    evidence = Evidence(advantages=code_of(values["advantages"]), plays=values["plays"], seed=values["seed"])
+    code = load_advantages(values["advantages"])
+    evidence = made_up_evidence(code, plays=values["plays"], seed=values["seed"])
     card = _measured(values["advantages"], Gathered(evidence), values)
     return _show(card, Path(values["out"] or "audit"))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from turnwise.audit import Evidence, Player, evidence_of
+from turnwise.audit import Advantages, Evidence, Player, evidence_of
 from turnwise.errors import TurnwiseError
 from turnwise.recipes.settings import Training
 from turnwise.recipes.sources import PROMPTS, memory_of, resolve_env, where_of
@@ -56,6 +56,7 @@ def of_run(path: str | Path, *, plays: int = 64, seed: int = 0, records: bool = 
         return Gathered(
             evidence, (f"the settings of the run cannot be read ({error}), so its algorithm is not called",)
         )
+    evidence = replace(evidence, advantages=_credit(training, folder))
     if records:
         return Gathered(evidence)
     try:
@@ -110,6 +111,13 @@ def _acting(evidence: Evidence, training: Training, model: str | Path, before: s
         ),
         notes,
     )
+
+
+def _credit(training: Training, folder: Path) -> Advantages:
+    """The run's own algorithm, as it assigned credit."""
+    from turnwise.audit.rerun import advantages_of, recorded_values
+
+    return advantages_of(training.algorithm, recorded_values(folder))
 
 
 def _player(training: Training, world: EnvSpec, policy: Any, seed: int) -> Player:
