@@ -12,6 +12,9 @@ from turnwise.audit.controls import Control, Side, Trial
 from turnwise.audit.quantity import Quantity, Section
 
 MODULES: tuple[str, ...] = (
+    "onlineness",
+    "overlap",
+    "reward_signal",
     "horizon",
     "gain",
     "difficulty",
