@@ -1,0 +1,274 @@
+"""One logged reward is raised, the actual advantage code runs again, and what the advantages of the episode gain is read.
+
+Code that divides by a deviation of the batch, or takes off its mean, moves every advantage with every reward. What that
+does is seen in episodes of *other* tasks, which the reward cannot concern (with one task alone, in later turns of the other
+episodes): after = scale · before + shift, the same numbers for all. Where this holds exactly, scale and shift are taken off
+in the episode that was paid as well, and what is left is the reward's own doing. They are left on where that episode's later
+turns did not move with the others: then the code leaves the paid episode out of what it takes off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from turnwise.audit.errors import AuditError
+from turnwise.audit.evidence import Advantages, Evidence, Level
+from turnwise.audit.measure import NotMeasurable
+from turnwise.audit.rerun import NoCreditError
+from turnwise.episode import Episode
+
+Floats = NDArray[np.float64]
+"""float64, one entry per turn or token, as the function says."""
+
+BUMP = "bump"
+"""Source under which the raise is booked in `Turn.rewards`."""
+
+_UPDATES = 4
+"""Updates of a run that are looked at, evenly spaced."""
+
+_EXACT = 1e-6
+"""Largest distance, relative to the largest advantage, at which a scale and a shift explain all."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """What the advantages of an episode gained when one of its rewards was raised, per unit of reward.
+
+    Attributes:
+        turn: Whose reward was raised.
+        lengths: (n_turns,) action tokens of each turn.
+        tokens: (n_action_tokens,) gain of each action token's advantage.
+    """
+
+    turn: int
+    lengths: NDArray[np.int64]
+    tokens: Floats
+
+    @property
+    def turns(self) -> Floats:
+        """(n_turns,) gain of each turn, the mean over its tokens."""
+        return by_turn(self.tokens, self.lengths)
+
+    @property
+    def moved(self) -> bool:
+        """The raise moved something."""
+        return bool(self.tokens.any())
+
+    @property
+    def at_end(self) -> bool:
+        """It was the reward of the last turn."""
+        return self.turn == len(self.lengths) - 1
+
+
+@dataclass(frozen=True)
+class Responses:
+    """What came of all raises.
+
+    Attributes:
+        moved: Those that moved something.
+        how: What was done, in words.
+    """
+
+    moved: tuple[Response, ...]
+    how: str
+
+
+@dataclass(frozen=True)
+class _Raise:
+    episode: Episode
+    turn: int
+    delta: float
+    before: Floats
+    after: Floats
+    common: tuple[float, float] | None
+    rounding: float
+
+    @property
+    def later(self) -> Floats:
+        """How far the turns after the paid one moved."""
+        after = turn_of(self.before, self.episode) > self.turn
+        return np.abs(self.after - self.before)[after]
+
+    def response(self, *, shared: bool) -> Response:
+        """The gain, without what is common to the batch where the episode has its part of it."""
+        scale, shift = self.common if shared and self.common is not None else (1.0, 0.0)
+        gain = self.after - scale * self.before - shift
+        gain[np.abs(gain) <= self.rounding] = 0.0
+        lengths = self.episode.act_lengths
+        tokens = gain if len(gain) == lengths.sum() else np.repeat(gain, lengths)
+        return Response(self.turn, lengths, tokens / self.delta)
+
+
+def responses(name: str, evidence: Evidence, *, least: int = 1) -> Responses | NotMeasurable:
+    """Raise the last reward of some episodes, and the one half-way, by one standard deviation each.
+
+    Args:
+        name: For whom.
+        evidence: Has the code and episodes; `Evidence.plays` is how often the code may run.
+        least: Fewest turns of an episode that is asked about.
+
+    Raises:
+        AuditError: code that answers with other shapes than those of `turnwise.audit.Advantages`, or differently when
+            asked again.
+    """
+    if evidence.advantages is None:
+        return NotMeasurable(name, Level.L1, "the code that turned rewards into advantages is not known")
+    updates = [iteration.trained for iteration in evidence.iterations if iteration.trained]
+    if not updates:
+        return NotMeasurable(name, Level.L1, "there are no episodes that trained")
+    spaced = np.unique(np.linspace(0, len(updates) - 1, _UPDATES).round().astype(int))
+    share = max(1, evidence.plays // (2 * len(spaced)))
+    raises: list[_Raise] = []
+    try:
+        for place in spaced:
+            rng = np.random.default_rng([evidence.seed, int(place)])
+            raises += _raises(evidence.advantages, updates[place], share, least, rng)
+    except NoCreditError as error:
+        return NotMeasurable(name, Level.L1, str(error))
+    if not raises:
+        turns = f"{least} turns or more" if least > 1 else "a turn"
+        return NotMeasurable(
+            name, Level.L1, f"no episode with {turns} had an advantage and a reward known at every turn"
+        )
+    return _read(name, raises, len(spaced))
+
+
+def advantages_by(code: Advantages, episodes: Sequence[Episode]) -> list[Floats]:
+    """What the code says of the episodes, (n_turns,) or (n_action_tokens,) each.
+
+    Raises:
+        AuditError: other shapes.
+    """
+    found = [np.asarray(one, dtype=np.float64) for one in code(episodes)]
+    if len(found) != len(episodes):
+        raise AuditError(
+            f"the advantage code answered for {len(found)} of {len(episodes)} episodes; it owes one array each"
+        )
+    for i, (one, episode) in enumerate(zip(found, episodes, strict=True)):
+        if one.shape not in ((len(episode.turns),), (episode.n_action_tokens,)):
+            raise AuditError(
+                f"the advantage code gave shape {one.shape} to episode {i}, which has {len(episode.turns)} turns and "
+                f"{episode.n_action_tokens} action tokens; one number for each turn, or for each token"
+            )
+    return found
+
+
+def by_turn(values: Floats, lengths: NDArray[np.int64]) -> Floats:
+    """(n_turns,): values of turns as they are, those of tokens as the mean over the turn's.
+
+    Args:
+        values: (n_turns,) or (n_action_tokens,).
+        lengths: (n_turns,) action tokens of each turn.
+    """
+    if len(values) == len(lengths):
+        return values
+    return np.add.reduceat(values, np.cumsum(lengths) - lengths) / lengths
+
+
+def turn_of(values: Floats, episode: Episode) -> NDArray[np.int64]:
+    """The turn that each entry of an episode's advantages belongs to."""
+    turns = np.arange(len(episode.turns))
+    return turns if len(values) == len(turns) else np.repeat(turns, episode.act_lengths)
+
+
+def raised(episode: Episode, turn: int, delta: float) -> Episode:
+    """The episode with the reward of one turn raised by `delta`."""
+    old = episode.turns[turn]
+    new = replace(old, reward=old.reward + delta, rewards={**old.rewards, BUMP: delta})
+    return replace(episode, turns=(*episode.turns[:turn], new, *episode.turns[turn + 1 :]))
+
+
+def _raises(
+    code: Advantages, episodes: list[Episode], share: int, least: int, rng: np.random.Generator
+) -> list[_Raise]:
+    """The raises of one update."""
+    before = advantages_by(code, episodes)
+    if not all(
+        np.array_equal(a, b, equal_nan=True) for a, b in zip(before, advantages_by(code, episodes), strict=True)
+    ):
+        raise AuditError("the advantage code answers differently when asked again; seed what is random in it")
+    rewards = np.concatenate([episode.rewards for episode in episodes])
+    spread = float(np.nanstd(rewards)) if np.isfinite(rewards).any() else 0.0
+    delta = spread if spread > 1e-9 * float(np.nanmax(np.abs(rewards), initial=0.0)) else 1.0
+    able = [
+        i
+        for i, (episode, values) in enumerate(zip(episodes, before, strict=True))
+        if len(episode.turns) >= least and np.isfinite(episode.rewards).all() and np.isfinite(values).all()
+    ]
+    # Streams of a batch are float32; nothing below their rounding is a gain.
+    single = all(np.array_equal(one, one.astype(np.float32), equal_nan=True) for one in before)
+    largest = max((float(np.nanmax(np.abs(one), initial=0.0)) for one in before), default=0.0)
+    rounding = (1.5 * 2.0**-23 if single else 1e-12) * max(largest, 1e-12)
+    found: list[_Raise] = []
+    for i in sorted(rng.permutation(able)[:share].tolist()):
+        last = len(episodes[i].turns) - 1
+        for turn in sorted({last // 2, last}):
+            changed = [*episodes[:i], raised(episodes[i], turn, delta), *episodes[i + 1 :]]
+            after = advantages_by(code, changed)
+            if np.isfinite(after[i]).all() and len(after[i]) == len(before[i]):
+                common = _common(episodes, before, after, i, turn)
+                found.append(_Raise(episodes[i], turn, delta, before[i], after[i], common, rounding))
+    return found
+
+
+def _common(
+    episodes: list[Episode], before: list[Floats], after: list[Floats], paid: int, turn: int
+) -> tuple[float, float] | None:
+    """The scale and the shift of what the raise cannot concern; None where they do not explain it, or nothing tells."""
+    task = episodes[paid].group
+    others = [j for j, episode in enumerate(episodes) if episode.group != task]
+    first = np.zeros(len(episodes), np.int64)
+    if not others:
+        others = [j for j in range(len(episodes)) if j != paid]
+        first[:] = turn + 1
+    x, y = [np.zeros(0)], [np.zeros(0)]
+    for j in others:
+        if len(before[j]) == len(after[j]):
+            chosen = turn_of(before[j], episodes[j]) >= first[j]
+            x.append(before[j][chosen])
+            y.append(after[j][chosen])
+    told, then = np.concatenate(x), np.concatenate(y)
+    # Zero both times is what code says of a turn that nobody could score.
+    known = np.isfinite(told) & np.isfinite(then) & ((told != 0) | (then != 0))
+    return scale_and_shift(told[known], then[known])
+
+
+def scale_and_shift(before: Floats, after: Floats) -> tuple[float, float] | None:
+    """Scale and shift that make the numbers before into those after; None where no such two do.
+
+    Args:
+        before: (n,).
+        after: (n,).
+    """
+    tolerance = _EXACT * max(float(np.abs(before).max(initial=0.0)), float(np.abs(after).max(initial=0.0)))
+    if (np.abs(after - before) <= 1e-3 * tolerance).all():
+        return (1.0, 0.0) if len(before) else None
+    if len(np.unique(before)) < 3:  # two points lie on a line whatever they are
+        return None
+    centre = before.mean()
+    scale = float(((before - centre) * (after - after.mean())).sum() / ((before - centre) ** 2).sum())
+    shift = float(after.mean() - scale * centre)
+    return (scale, shift) if (np.abs(scale * before + shift - after) <= tolerance).all() else None
+
+
+def _read(name: str, raises: list[_Raise], updates: int) -> Responses | NotMeasurable:
+    moving = [one for one in raises if one.common != (1.0, 0.0)]
+    later = [one for one in moving if len(one.later)]
+    shared = not later or any(float(one.later.max()) > one.rounding for one in later)
+    found = [one.response(shared=shared) for one in raises]
+    moved = tuple(one for one in found if one.moved)
+    if not moved:
+        return NotMeasurable(name, Level.L1, f"none of {len(raises)} raised rewards moved an advantage of its episode")
+    how = f"{len(raises)} rewards raised by one standard deviation in {updates} update{'s' * (updates > 1)}"
+    if len(moved) < len(raises):
+        how += f", {len(raises) - len(moved)} of them moved nothing"
+    taken = sum(one.common is not None for one in moving)
+    if moving and shared and taken:
+        how += f"; scale and shift of the batch taken off in {taken}"
+    if moving and shared and taken < len(moving):
+        how += f"; in {len(moving) - taken} what moves the rest of the batch could not be told apart"
+    return Responses(moved, how)
