@@ -86,6 +86,26 @@ def identified(explained: Explained, level: float = 0.95) -> NDArray[np.bool_]:
     return mixed - explained.fit <= -np.log(1.0 - level)
 
 
+def likelihood_ends(chances: Array, n_actions: int, drop: float = 1.920729) -> tuple[float, float]:
+    """The least and the greatest ε whose log-likelihood is within `drop` of the greatest one.
+
+    Half the 95 % quantile of χ² with one degree of freedom is 1.92 (Wilks 1938): the interval holds the true ε in about 95 of
+    100 cases where there are many choices.
+
+    Args:
+        chances: (N,) probability that the planner gave to each choice, before any ε.
+        n_actions: A.
+        drop: In nats.
+    """
+    values, counts = np.unique(chances, return_counts=True)
+    best = explain(chances[None], n_actions)
+    over = np.unique(np.concatenate([np.linspace(0.0, 1.0, 2001), np.geomspace(1e-9, 0.1, 400), best.epsilon]))
+    found = likelihood(over, values, np.tile(counts.astype(np.float64), (len(over), 1)), n_actions)
+    top = float(best.fit[0])
+    near = over[found >= top - drop - 1e-9 * abs(top)]
+    return float(near[0]), float(near[-1])
+
+
 def likelihood(epsilon: Array, chances: Array, counts: Array, n_actions: int) -> Array:
     """Log-likelihood of choices under the choice model, nats: ``sum_v n_v log((1 - ε) v + ε / A)``.
 

@@ -85,9 +85,11 @@ def planner_chances(tabular: Tabular, choices: Choices) -> NDArray[np.float64]:
     deepest = min(tabular.horizon, DEEPEST)
     where, which = np.unique(np.stack([choices.turns, choices.states]), axis=1, return_inverse=True)
     which = which.reshape(-1)
-    scale = float(np.abs(tabular.reward).max()) * tabular.horizon
     return np.stack(
-        [greedy(q[where[0], where[1]], scale)[which, choices.actions] for q in lookahead_values(tabular, deepest)]
+        [
+            greedy(q[where[0], where[1]], tabular.scale)[which, choices.actions]
+            for q in lookahead_values(tabular, deepest)
+        ]
     )
 
 

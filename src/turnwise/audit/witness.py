@@ -34,6 +34,7 @@ class Choices:
         actions: (N,) index of the action in the table.
         episodes: (N,) number of the episode, from 0.
         starts: (n_episodes,) the state that each episode began in.
+        returns: (n_episodes,) sum of the rewards of each.
         refused: Replies besides these that are no action of the table.
         transcripts: The episodes as they were played; empty where nobody played them.
     """
@@ -43,6 +44,7 @@ class Choices:
     actions: NDArray[np.int64]
     episodes: NDArray[np.int64]
     starts: NDArray[np.int64]
+    returns: NDArray[np.float64]
     refused: int = 0
     transcripts: tuple[Transcript, ...] = ()
 
@@ -98,7 +100,8 @@ def witness(name: str, evidence: Evidence, wrap: Wrap | None = None) -> Choices 
         return NotMeasurable(name, Level.L4, f"none of the policy's {refused} replies is an action of the world")
     states, turns, actions, episodes = np.array(rows, dtype=np.int64).T
     starts = np.array([notes[task][0][0] for task in tasks], dtype=np.int64)
-    return Choices(states, turns, actions, episodes, starts, refused, tuple(transcripts))
+    returns = np.array([sum(played.rewards) for played in transcripts], dtype=np.float64)
+    return Choices(states, turns, actions, episodes, starts, returns, refused, tuple(transcripts))
 
 
 def lacks(name: str, evidence: Evidence) -> NotMeasurable | None:
@@ -140,7 +143,7 @@ def sample(tabular: Any, policy: NDArray[np.float64], episodes: int, seed: int |
     """
     rng = np.random.default_rng(seed)
     state = _choose(np.broadcast_to(tabular.initial, (episodes, tabular.n_states)), rng)
-    starts, alive = state.copy(), np.arange(episodes)
+    starts, alive, returns = state.copy(), np.arange(episodes), np.zeros(episodes)
     rows: list[NDArray[np.int64]] = []
     for turn in range(tabular.horizon):
         table = policy if policy.ndim == 2 else policy[turn]
@@ -148,12 +151,14 @@ def sample(tabular: Any, policy: NDArray[np.float64], episodes: int, seed: int |
         action = _choose(table[at], rng)
         rows.append(np.stack([at, np.full_like(at, turn), action, alive]))
         k = _choose(tabular.probability[at, action], rng)
+        reward = tabular.reward if tabular.reward.ndim == 3 else tabular.reward[turn]
+        returns[alive] += reward[at, action, k]
         state[alive] = tabular.successor[at, action, k]
         alive = alive[~tabular.ended[at, action, k]]
         if not len(alive):
             break
     states, turns, actions, numbers = np.concatenate(rows, axis=1)
-    return Choices(states, turns, actions, numbers, starts)
+    return Choices(states, turns, actions, numbers, starts, returns)
 
 
 def _choose(probabilities: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -77,6 +77,11 @@ class Tabular:
         """A."""
         return self.probability.shape[1]
 
+    @property
+    def scale(self) -> float:
+        """What an episode could pay at most if every turn paid the largest reward: the size of a large value."""
+        return float(np.abs(self.reward).max()) * self.horizon
+
     def action_values(self, t: int, value: Array, discount: float = 1.0) -> Array:
         """(S, A): ``Q_t(s, a) = sum_k p_k (r_k + discount * [not ended_k] * V_{t+1}(s'_k))`` for `value` = V_{t+1}."""
         reward = self.reward if self.reward.ndim == 3 else self.reward[t]
@@ -196,7 +201,13 @@ def planner(tabular: Tabular, h: int, *, discount: float = HURRY) -> Array:
     """
     if h < 1:
         raise EnvError(f"a planner looks at least one turn ahead, got h={h}")
-    return greedy(deque(lookahead_values(tabular, min(h, tabular.horizon), discount=discount), maxlen=1).pop())
+    if h < tabular.horizon:
+        return greedy(deque(lookahead_values(tabular, h, discount=discount), maxlen=1).pop(), tabular.scale)
+    q, value = np.zeros((tabular.horizon, tabular.n_states, tabular.n_actions)), np.zeros(tabular.n_states)
+    for t in reversed(range(tabular.horizon)):
+        q[t] = tabular.action_values(t, value, discount)
+        value = q[t].max(-1)
+    return greedy(q, tabular.scale)
 
 
 def greedy(values: Array, scale: float | None = None) -> Array:
