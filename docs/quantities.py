@@ -31,7 +31,7 @@ def listed() -> str:
             ]
             told = "; ".join(answer(control) for control in quantity.controls())
             lines += [f"  *Known answers:* {told}.", ""]
-    return "\n".join(lines).replace("<", "\\<")
+    return "\n".join(lines).replace("<", "\\<").replace("k*", "k\\*")
 
 
 def answer(control: Control | Trial) -> str:

@@ -20,11 +20,17 @@ from turnwise.audit.card_words import (
     value_text,
 )
 from turnwise.audit.measure import Measurement, Series
+from turnwise.audit.strip import strip_chart, strip_rows
 from turnwise.runs.evaluate import Estimate
 from turnwise.runs.figures import SERIES, dot_interval_chart, line_chart
 from turnwise.runs.figures import Line as Curve
 from turnwise.runs.page import Section as Part
 from turnwise.runs.page import table, write_page
+
+_HORIZONS = (
+    "Reward: how far ahead one has to look to act as the reward pays. Update: how far back the advantages of a reward reach. "
+    "Policy: how far ahead a planner has to look to choose as the policy does. They are measured apart."
+)
 
 
 def write_card(card: Card, folder: str | Path) -> Path:
@@ -54,7 +60,11 @@ def write_comparison(cards: Sequence[Card], names: Sequence[str], out: str | Pat
 
 def comparison_parts(cards: Sequence[Card], names: Sequence[str]) -> list[Part]:
     """The sections of a page that sets cards side by side; see `write_comparison`."""
-    parts = [Part("In a sentence each", [table(["run", ""], [*zip(names, (c.sentence for c in cards), strict=True)])])]
+    strips = [
+        strip_chart(rows, name, 560) for card, name in zip(cards, names, strict=True) if (rows := strip_rows(card))
+    ]
+    parts = [Part("How far each one looks", [*strips, _HORIZONS])] if strips else []
+    parts += [Part("In a sentence each", [table(["run", ""], [*zip(names, (c.sentence for c in cards), strict=True)])])]
     for section, rows in rows_of(cards):
         cells = [[title_with_unit(line, answers), *map(_cell, answers)] for line, answers in rows]
         charts = []
@@ -75,7 +85,8 @@ def comparison_parts(cards: Sequence[Card], names: Sequence[str]) -> list[Part]:
 
 
 def _parts(card: Card) -> list[Part]:
-    parts: list[Part] = []
+    rows = strip_rows(card)
+    parts = [Part("How far each one looks", [strip_chart(rows), _HORIZONS])] if rows else []
     if card.notes:
         parts.append(Part("Notes", list(card.notes)))
     for section, lines in card.sections:

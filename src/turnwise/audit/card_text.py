@@ -18,6 +18,7 @@ from turnwise.audit.card_words import (
 )
 from turnwise.audit.catalogue import ControlResult
 from turnwise.audit.measure import Measurement
+from turnwise.audit.strip import strip_rows, strip_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -48,6 +49,7 @@ def card_text(card: Card, width: int) -> RenderableType:
         Text(" · ".join(card.about) or "nothing to look at", style="dim"),
         *(Text(f"note: {note}", style="yellow") for note in card.notes),
         Text(""),
+        *_strip(card, width),
         Text(card.sentence),
     ]
     if card.measured:
@@ -62,6 +64,13 @@ def card_text(card: Card, width: int) -> RenderableType:
         Text(f"\n{right} of {sought} known answers right · seed {card.seed} · intervals are 95 %", style="dim")
     )
     return Group(*parts)
+
+
+def _strip(card: Card, width: int) -> list[Text]:
+    from rich.text import Text
+
+    rows = strip_rows(card)
+    return [*strip_text(rows, width), Text("")] if rows else []
 
 
 def _figures(card: Card, width: int) -> Table:
@@ -80,9 +89,7 @@ def _figures(card: Card, width: int) -> Table:
         table.add_row(Text(section.value, style="bold cyan"))
         for line in lines:
             assert isinstance(line.answer, Measurement)
-            cells = [
-                f"  {line.title}", value_text(line.answer), interval_text(line.answer), f"{line.answer.n:,}",
-            ]  # fmt: skip
+            cells = [value_text(line.answer), interval_text(line.answer), f"{line.answer.n:,}"]
             cells += [line.answer.how] * roomy
             table.add_row(_indented(line.title), *(Text(cell) for cell in cells))
     return table

@@ -12,12 +12,14 @@ from turnwise.audit.controls import Control, Side, Trial
 from turnwise.audit.quantity import Quantity, Section
 
 MODULES: tuple[str, ...] = (
+    "horizon",
     "onlineness",
     "overlap",
-    "reward_signal",
-    "horizon",
     "gain",
     "difficulty",
+    "reward_signal",
+    "credit_reach",
+    "goal",
     "temptation",
     "conditional",
 )
