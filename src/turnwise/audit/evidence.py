@@ -76,6 +76,7 @@ class Evidence:
         tabular: L4: the environment as a table.
         player: L3: the policy as somebody who plays environments; see `turnwise.audit.player`.
         base: L4: the policy before it was trained, likewise.
+        scaffold: L4: puts the run's scaffold (a loop that repeats the goal, hints, checks) around its environment.
         advantages: The code that assigned credit in the run; see `turnwise.audit.credit_reach`.
         metrics: L0: the lines of the run's metrics, in order, without figures that are not finite.
         evaluation: L0: the run's last evaluation, as it was stored.
@@ -95,6 +96,7 @@ class Evidence:
     tabular: Tabular | None = None
     player: Player | None = None
     base: Player | None = None
+    scaffold: Callable[[Any], Any] | None = None
     advantages: Advantages | None = None
     metrics: Sequence[Mapping[str, float]] = ()
     evaluation: Mapping[str, Any] | None = None
