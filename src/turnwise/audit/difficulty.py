@@ -134,3 +134,4 @@ QUANTITIES = (
         Level.L4,
     ),
 )
+"""What this module measures."""
