@@ -17,6 +17,7 @@ MODULES: tuple[str, ...] = (
     "overlap",
     "gain",
     "difficulty",
+    "exploration",
     "reward_signal",
     "credit_reach",
     "goal",
