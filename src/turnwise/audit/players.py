@@ -7,16 +7,18 @@ state instead of the text; a wrapper that hides something from players hides it 
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from turnwise.audit.player import Player, TextGame, play_once
-from turnwise.episode import Transcript
+from turnwise.episode import Episode, Transcript
 from turnwise.errors import TurnwiseError
 
 if TYPE_CHECKING:
@@ -26,6 +28,111 @@ if TYPE_CHECKING:
 
 StateOf = Callable[[TextGame], int]
 """An environment -> the number of the state it is in."""
+
+
+@dataclass(frozen=True)
+class LanguagePlayer:
+    """The player that asks a language model; see `policy_player`, which makes it.
+
+    Attributes:
+        policy: The model.
+        sampling: The distribution its actions are drawn from.
+        memory: What of the past stays in the context.
+        slots: Episodes in flight.
+        on_length: See `turnwise.rollout.Collector`.
+        max_turns: Stop watching after so many turns; None leaves it to the environment.
+        where: Where environments run.
+        deadline: Seconds an environment may take for one reset or step.
+        seed: Of the sampling noise.
+    """
+
+    policy: Policy
+    sampling: Sampling
+    memory: Memory | None = None
+    slots: int = 64
+    on_length: Literal["truncate", "act"] = "act"
+    max_turns: int | None = None
+    where: Where = "inline"
+    deadline: float = 60.0
+    seed: int = 0
+
+    def __call__(self, make: Callable[[], TextGame], seeds: Sequence[int]) -> list[Transcript]:
+        """One episode for each seed, in text.
+
+        Raises:
+            TurnwiseError: see `episodes`.
+        """
+        from turnwise.text import Reader
+
+        reader = Reader(self.policy.renderer)
+        return [reader.transcript(episode) for episode in self.episodes(make, seeds)]
+
+    def episodes(self, make: Callable[[], TextGame], seeds: Sequence[int]) -> list[Episode]:
+        """The same episodes in tokens, with the log-probabilities they were sampled with.
+
+        Args:
+            make: Makes the environment.
+            seeds: What it is reset with.
+
+        Raises:
+            TurnwiseError: an environment that broke, naming it with seed and turn, or one of several agents.
+        """
+        from turnwise.engines import LocalEngine
+        from turnwise.engines.noise import mix
+        from turnwise.rollout import Collector, Task
+
+        if not seeds:
+            return []
+        tasks = [Task(s, f"audit/{s}", mix(self.seed, s, nth)) for s, nth in zip(seeds, _times(seeds), strict=True)]
+        slots = min(self.slots, len(tasks))
+        collector = Collector(
+            make, self.policy, engine=LocalEngine(self.policy, slots=slots), slots=slots, memory=self.memory,
+            on_length=self.on_length, max_turns=self.max_turns, where=self.where, deadline=self.deadline, seed=self.seed,
+        )  # fmt: skip
+        try:
+            episodes = collector.collect(tasks, sampling=self.sampling)
+        finally:
+            collector.close()
+        if len(episodes) != len(tasks):
+            raise TurnwiseError(
+                f"{len(tasks)} tasks of {episodes[0].env} gave {len(episodes)} episodes; a player plays one agent, so make the "
+                "environment one in which the others are part of the world"
+            )
+        for episode in episodes:
+            if episode.failed:
+                raise TurnwiseError(f"{episode.detail}; figures that leave such episodes out would mislead")
+        return episodes
+
+    def goes_on(self, prompts: Sequence[str], begun: Sequence[str], seeds: Sequence[int]) -> list[str]:
+        """How the model ends replies that somebody else has begun, one for each prompt.
+
+        Args:
+            prompts: The first observations.
+            begun: What the replies begin with; the template's end of a message does not follow it.
+            seeds: Of the sampling noise, with `seed`.
+
+        Raises:
+            EngineError: a context that the model cannot read.
+        """
+        from turnwise.engines import LocalEngine, Request
+        from turnwise.engines.noise import mix
+        from turnwise.rollout.loop import run_to_end
+
+        if not prompts:
+            return []
+        renderer = self.policy.renderer
+        engine = LocalEngine(self.policy, slots=min(self.slots, len(prompts)))
+
+        async def ask() -> list[str]:
+            asked = [
+                # An action that somebody wrote ends with its stop token, which has not been written yet.
+                engine.generate(Request(np.concatenate([renderer.first(prompt), renderer.action_ids(reply)[:-1]]), number,
+                                        mix(self.seed, seed, 3), self.sampling, renderer.stop))
+                for number, (prompt, reply, seed) in enumerate(zip(prompts, begun, seeds, strict=True))
+            ]  # fmt: skip
+            return [renderer.action_text(completion.ids) for completion in await asyncio.gather(*asked)]
+
+        return run_to_end(ask())
 
 
 def policy_player(
@@ -39,7 +146,7 @@ def policy_player(
     where: Where = "inline",
     deadline: float = 60.0,
     seed: int = 0,
-) -> Player:
+) -> LanguagePlayer:
     """The player that asks a language model.
 
     An episode's sampling noise depends on `seed`, on the seed of its task and on how often that task was asked before in the
@@ -59,41 +166,10 @@ def policy_player(
         where: Where environments run.
         deadline: Seconds an environment may take for one reset or step; unknown to ``inline``.
         seed: Of the sampling noise.
-
-    Raises:
-        TurnwiseError: (when it plays) an environment that broke, naming it with seed and turn, or one of several agents.
     """
-
-    def play(make: Callable[[], TextGame], seeds: Sequence[int]) -> list[Transcript]:
-        from turnwise.engines import LocalEngine
-        from turnwise.engines.noise import mix
-        from turnwise.rollout import Collector, Task
-        from turnwise.text import Reader
-
-        if not seeds:
-            return []
-        tasks = [Task(s, f"audit/{s}", mix(seed, s, nth)) for s, nth in zip(seeds, _times(seeds), strict=True)]
-        engine = LocalEngine(policy, slots=min(slots, len(tasks)))
-        collector = Collector(
-            make, policy, engine=engine, slots=slots, memory=memory, on_length=on_length, max_turns=max_turns,
-            where=where, deadline=deadline, seed=seed,
-        )  # fmt: skip
-        try:
-            episodes = collector.collect(tasks, sampling=sampling)
-        finally:
-            collector.close()
-        if len(episodes) != len(tasks):
-            raise TurnwiseError(
-                f"{len(tasks)} tasks of {episodes[0].env} gave {len(episodes)} episodes; a player plays one agent, so make the "
-                "environment one in which the others are part of the world"
-            )
-        for episode in episodes:
-            if episode.failed:
-                raise TurnwiseError(f"{episode.detail}; figures that leave such episodes out would mislead")
-        reader = Reader(policy.renderer)
-        return [reader.transcript(episode) for episode in episodes]
-
-    return play
+    return LanguagePlayer(
+        policy, sampling or policy.sampling, memory, slots, on_length, max_turns, where, deadline, seed
+    )
 
 
 def state_index(env: TextGame) -> int:
@@ -162,6 +238,7 @@ def table_player(
 
         return play_once(env, task, say)
 
+    play.__dict__["memoryless"] = True  # read by `turnwise.audit.persistence`
     return play
 
 

@@ -83,3 +83,114 @@ class Interrupted(gymnasium.Wrapper[str, str, str, str]):
                 return observation
             of("restore")(before)
         return None
+
+
+class _Window(gymnasium.Wrapper[str, str, str, str]):
+    """After the agent's action number `turn`, `turns` observations in a row are changed; the world is not."""
+
+    def __init__(self, env: Any, *, turn: int, turns: int = 3, seed: int = 0) -> None:
+        super().__init__(env)
+        if turn < 1 or turns < 1:
+            raise EnvError(f"{type(self).__name__} needs turn >= 1 and turns >= 1, got turn={turn}, turns={turns}")
+        self.turn = turn
+        self.turns = turns
+        self._seed = seed
+        self._acted = 0
+        self._done = False
+        self._rng = random.Random(seed)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        self._acted, self._done = 0, False
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._rng = random.Random(f"{self._seed} {getattr(self.unwrapped, 'seed', seed) if seed is None else seed}")
+        return observation, info
+
+    def step(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._acted += 1
+        if terminated or truncated:
+            return observation, reward, terminated, truncated, {**info, "interrupted": float(self._done)}
+        if self._open:
+            self._done = True
+            observation = self._changed(observation)
+        return observation, reward, terminated, truncated, info
+
+    @property
+    def _open(self) -> bool:
+        return self.turn <= self._acted < self.turn + self.turns
+
+    def _changed(self, observation: str) -> str:
+        raise NotImplementedError
+
+
+class Blackout(_Window):
+    """For some turns there is nothing to be seen: the observation is the empty string.
+
+    Someone who looks the state up by ``state_index()`` gets the last one that was seen. The figures of the last step gain
+    ``interrupted`` as with `Interrupted`.
+
+    Args:
+        env: Any environment.
+        turn: The observation after this action of the agent, counted from 1, is the first that is empty.
+        turns: Number of empty observations.
+        seed: Of nothing: there is no chance in it.
+
+    Raises:
+        EnvError: `turn` or `turns` below 1.
+    """
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        found = super().reset(seed=seed, options=options)
+        self._seen: int | None = None
+        return found
+
+    def step(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:
+        before = self.env.get_wrapper_attr("state_index")() if self.env.has_wrapper_attr("state_index") else None
+        if not self._open:
+            self._seen = before
+        return super().step(action)
+
+    def state_index(self) -> int:
+        """The state, or while nothing is seen the last one that was.
+
+        Raises:
+            EnvError: the environment does not count its states.
+        """
+        if not self.env.has_wrapper_attr("state_index"):
+            raise EnvError(f"{self.env} does not count its states; give it a method state_index() -> int")
+        return self._seen if self._open and self._seen is not None else int(self.env.get_wrapper_attr("state_index")())
+
+    def _changed(self, observation: str) -> str:
+        return ""
+
+
+WORDS = (
+    "a bird sings",
+    "it smells of rain",
+    "somewhere a bell rings twice",
+    "seven leaves fall",
+    "a cat walks by",
+    "the paint on the wall is green",
+    "an old song plays",
+    "two people talk about cheese",
+)
+"""What has nothing to do with anything."""
+
+
+class Distracted(_Window):
+    """For some turns the observation is preceded by words that have nothing to do with the task.
+
+    Nothing that was there is taken away. The figures of the last step gain ``interrupted`` as with `Interrupted`.
+
+    Args:
+        env: Any environment.
+        turn: The observation after this action of the agent, counted from 1, is the first with such words.
+        turns: Number of observations with such words.
+        seed: Of the choice of words, combined with the seed of the episode.
+
+    Raises:
+        EnvError: `turn` or `turns` below 1.
+    """
+
+    def _changed(self, observation: str) -> str:
+        return " ; ".join([*self._rng.sample(WORDS, 3), observation])
