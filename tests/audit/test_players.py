@@ -168,3 +168,21 @@ class Uncounted(TextEnv):
 def test_a_world_without_counted_states_is_refused() -> None:
     with pytest.raises(TurnwiseError, match="state_index"):
         table_player(np.zeros(3, int), ("a", "b"))(Uncounted, [0])
+
+
+def test_a_reply_that_is_begun_is_gone_on_with(policy: Policy) -> None:
+    """Greedy, what follows the first token of a reply is the rest of that reply."""
+    greedy = policy_player(policy, sampling=Sampling(temperature=0.0, max_tokens=3))
+    whole = greedy(short, SEEDS)
+    begun = [played.actions[0].split()[0] for played in whole]
+    ends = greedy.goes_on([played.observations[0] for played in whole], begun, SEEDS)
+    for played, first, end in zip(whole, begun, ends, strict=True):
+        assert f"{first} {end}".split()[:3] == played.actions[0].split()[:3]
+    assert greedy.goes_on([], [], []) == []
+
+
+def test_episodes_hold_what_the_transcripts_say(policy: Policy) -> None:
+    player = policy_player(policy)
+    for episode, played in zip(player.episodes(short, SEEDS), player(short, SEEDS), strict=True):
+        assert tuple(policy.renderer.action_text(turn.act) for turn in episode.turns) == played.actions
+        assert (episode.behaviour_logp < 0).all()

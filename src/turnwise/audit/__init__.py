@@ -9,7 +9,7 @@ from turnwise.audit.evidence import Advantages, Evidence, Iteration, Level, evid
 from turnwise.audit.measure import Measure, Measurement, NotMeasurable, Series
 from turnwise.audit.onlineness import own_share, version_lag
 from turnwise.audit.player import Player, play_once, speaker
-from turnwise.audit.players import policy_player, state_index, table_player
+from turnwise.audit.players import LanguagePlayer, policy_player, state_index, table_player
 from turnwise.audit.quantity import Quantity, Section
 from turnwise.audit.reward_signal import reward_delay, reward_density
 
@@ -18,6 +18,7 @@ __all__ = [
     "Control",
     "Evidence",
     "Iteration",
+    "LanguagePlayer",
     "Level",
     "Measure",
     "Measurement",
