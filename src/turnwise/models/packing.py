@@ -109,11 +109,11 @@ class Prefixes:
         places = np.arange(lengths.sum()) + np.repeat(bounds[:-1] - starts, lengths)
         tree = PrefixTree.of(tokens[places], lengths, None if share else np.ones(len(batch), np.bool_))
         device = batch.tokens.device
-        read, row = np.unique(tree.node[where - bounds[sequence] + starts[sequence]], return_inverse=True)
-        source, positions, read, row = (
-            torch.from_numpy(array).to(device) for array in (places[tree.token], tree.positions, read, row)
+        nodes = np.unique(tree.node[where - bounds[sequence] + starts[sequence]], return_inverse=True)
+        source, positions, asked, row = (
+            torch.from_numpy(array).to(device) for array in (places[tree.token], tree.positions, *nodes)
         )
-        return cls(batch.tokens[source], source, positions, read, row, Tree(tree, lengths, device, read))
+        return cls(batch.tokens[source], source, positions, asked, row, Tree(tree, lengths, device, asked))
 
 
 def runs_packed(model: Any, own: Own, ours: Ours, *, tolerance: float = 1e-4) -> bool:

@@ -10,8 +10,7 @@ What this file leaves out: optimisation (learners), sampling (engines), and any 
 from __future__ import annotations
 
 import copy
-import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -90,7 +89,6 @@ class Policy:
         self._adapter_off = False
         self._dropout = AdapterDropout(model)
         self._exact = False
-        self._keeps = "logits_to_keep" in inspect.signature(underlying(model).forward).parameters
         fused.install(model)
         self.packed = verify_packing(self)
         self._plain_head = self._has_plain_head()
@@ -303,16 +301,13 @@ class Policy:
 
         These are the nodes that are read, if the plan says which are.
         """
-        keep = last_layer.rows(self._trunk, plan, keep)
-        extra = {"logits_to_keep": keep} if self._keeps else {}
-        with self._capture() as captured, self._adapter(), self._dropout.on(ids):
-            logits = self.model(
-                input_ids=ids[None], position_ids=positions[None], use_cache=False, plan=plan, **extra
-            ).logits
-        hidden = captured[0]
-        if not self._keeps:
-            logits, hidden = logits[:, keep], hidden[:, keep]
-        return logits[0], hidden[0]
+
+        def kept(hidden: Tensor) -> Tensor:
+            return last_layer.at(hidden[0], plan, keep)[None]
+
+        with self._capture(kept) as captured, self._adapter(), self._dropout.on(ids):
+            logits = self.model(input_ids=ids[None], position_ids=positions[None], use_cache=False, plan=plan).logits
+        return logits[0], captured[0][0]
 
     @property
     def _trunk(self) -> Any:
@@ -323,7 +318,7 @@ class Policy:
         """`run` without the head."""
         with self._adapter(), self._dropout.on(ids):
             said = self._trunk(input_ids=ids[None], position_ids=positions[None], use_cache=False, plan=plan)
-        return said.last_hidden_state[0].index_select(0, last_layer.rows(self._trunk, plan, keep))
+        return last_layer.at(said.last_hidden_state[0], plan, keep)
 
     def _has_plain_head(self) -> bool:
         """A trunk and a linear map are all that there is to the model; see `has_plain_head`."""
@@ -340,8 +335,8 @@ class Policy:
         )
 
     @contextmanager
-    def _capture(self) -> Iterator[list[Tensor]]:
-        """Catch what enters the output head: the last hidden states, whatever the architecture calls them.
+    def _capture(self, kept: Callable[[Tensor], Tensor] = lambda hidden: hidden) -> Iterator[list[Tensor]]:
+        """Catch what enters the output head: `kept` of the last hidden states, whatever the architecture calls them.
 
         From there on mixed precision is off, as everything after the trunk is float32.
         """
@@ -349,12 +344,13 @@ class Policy:
         head, kind = self.model.get_output_embeddings(), self.device.type
         with ExitStack() as stack:
 
-            def enter(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor] | None:
-                captured.append(args[0])
+            def enter(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
+                hidden = kept(args[0])
+                captured.append(hidden)
                 if not torch.is_autocast_enabled(kind):
-                    return None
+                    return (hidden,)
                 stack.enter_context(torch.autocast(kind, enabled=False))
-                return (args[0].to(next(head.parameters()).dtype),)
+                return (hidden.to(next(head.parameters()).dtype),)
 
             stack.callback(head.register_forward_pre_hook(enter).remove)
             yield captured

@@ -215,7 +215,7 @@ class Scorer:
                 prefixes = Prefixes.of(batch, where, share=share)
                 ids, row = prefixes.ids if embeddings is None else embeddings[prefixes.source], prefixes.row
                 hidden = self._hidden(ids, prefixes.positions, prefixes.plan)
-                hidden = hidden[last_layer.rows(self._trunk, prefixes.plan, prefixes.read)]
+                hidden = last_layer.at(hidden, prefixes.plan, prefixes.read)
             else:
                 padded = Padded.of(batch)
                 inputs = {"input_ids": padded.ids} if embeddings is None else {"inputs_embeds": padded.laid(embeddings)}
