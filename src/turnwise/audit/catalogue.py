@@ -16,13 +16,18 @@ MODULES: tuple[str, ...] = (
     "onlineness",
     "overlap",
     "gain",
-    "difficulty",
     "exploration",
+    "difficulty",
     "reward_signal",
     "credit_reach",
+    "bill",
     "goal",
     "temptation",
+    "persistence",
+    "locus",
     "conditional",
+    "cost",
+    "judge",
 )
 """Modules of this package that export ``QUANTITIES``, one a line."""
 
