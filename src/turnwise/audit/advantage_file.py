@@ -103,7 +103,7 @@ def _checked(path: str, found: Any, lengths: list[int]) -> list[NDArray[np.float
     result: list[NDArray[np.float64]] = []
     for i, (one, n) in enumerate(zip(found, lengths, strict=True)):
         try:
-            values = np.array(one.detach().cpu() if hasattr(one, "detach") else one, dtype=np.float64)
+            values = np.array(one.detach().cpu().numpy() if hasattr(one, "detach") else one, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise AuditError(
                 f"{path} returned {one!r:.60} for episode {i}, not an array of numbers ({error})"
