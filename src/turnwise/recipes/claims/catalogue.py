@@ -9,7 +9,14 @@ from turnwise.envs.errors import did_you_mean
 from turnwise.errors import TurnwiseError
 from turnwise.recipes.claims.claim import Claim
 
-MODULES: Mapping[str, str] = {}
+MODULES: Mapping[str, str] = {
+    "E1": "process_reward",
+    "E2": "static_world",
+    "E4": "offline",
+    "E5": "reward_and_credit",
+    "E6": "own_successes",
+    "E9": "frozen_judge",
+}
 """Number -> the module of this package that holds it as ``CLAIM``."""
 
 ELSEWHERE = (

@@ -15,7 +15,7 @@ from turnwise.recipes.claims.verdict import Figures, Verdict, decide
 from turnwise.recipes.comparison import new_folder
 from turnwise.recipes.parallel import Job, run_jobs
 
-MASTERS = (1, 2)
+MASTERS = (101, 202)
 """Master seeds of the full form; the quick form takes the first."""
 SCHEMA = 1
 """Version of ``results.json``."""

@@ -129,9 +129,15 @@ def decide(claim: Claim, halves: Sequence[Sequence[Figures]]) -> Verdict:
 
 def shown(estimate: Estimate) -> str:
     """A mean with its interval; the mean alone where one seed gives none."""
+    if not math.isfinite(estimate.low):
+        return _digits(estimate.mean)
+    return f"{_digits(estimate.mean)} [{_digits(estimate.low)}, {_digits(estimate.high)}]"
+
+
+def _digits(value: float) -> str:
     # Rounding must not print a zero with a sign.
-    mean, low, high = (round(value, 3) + 0.0 for value in (estimate.mean, estimate.low, estimate.high))
-    return f"{mean:.3g} [{low:.3g}, {high:.3g}]" if math.isfinite(low) else f"{mean:.3g}"
+    value = round(value, 3) + 0.0
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _split(finding: Finding) -> str:
