@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.envs.test_exact import world_of
-from turnwise.audit import Evidence, Measurement
+from turnwise.audit import Evidence, Measurement, NotMeasurable, speaker
 from turnwise.audit.choice import likelihood_ends
 from turnwise.audit.goal import (
     bits_controls,
@@ -84,3 +84,15 @@ def test_ends_of_the_likelihood_by_hand() -> None:
     assert low == 0.0
     assert high == pytest.approx(2 * (1 - np.exp(-0.1920729)), abs=1e-3)
     assert likelihood_ends(np.full(10, 0.5), 2) == (0.0, 1.0), "who chooses at random says nothing about ε"
+
+
+def test_who_says_nothing_that_is_an_action_earns_less_than_chance() -> None:
+    """Every reply costs 0.1 in the vault: -0.1 * 5 turns, exactly."""
+    world = vault.tabular(4, 0.0, max_turns=5)
+    mumbler = speaker(lambda observations, own, seed: "hm")
+    evidence = Evidence(tabular=world, make_env=lambda: Vault(4, 0.0, max_turns=5), player=mumbler, plays=20)
+    found = return_ratio(evidence)
+    assert isinstance(found, Measurement)
+    assert "earned" in found.how
+    assert found.value < 0
+    assert isinstance(goal_bits(evidence), NotMeasurable)

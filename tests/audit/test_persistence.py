@@ -109,8 +109,27 @@ def test_worlds_that_cannot_say_are_declined() -> None:
     declined = persistence("moves")(Evidence(player=player, make_env=lambda: Bare(True)))
     assert isinstance(declined, NotMeasurable)
     assert "no expert" in declined.why
-    one_turn = lambda: TableEnv(torus(horizon=1))  # noqa: E731
-    assert isinstance(persistence("moves")(Evidence(player=player, make_env=one_turn)), NotMeasurable)
+
+
+def test_without_success_there_is_nothing_to_recover() -> None:
+    player = speaker(lambda observations, own, seed: "north")
+    declined = persistence("moves")(Evidence(player=player, make_env=lambda: TableEnv(torus()), plays=4))
+    assert isinstance(declined, NotMeasurable)
+    assert "none of 4 undisturbed" in declined.why
+
+
+def test_a_world_of_one_turn_has_no_middle() -> None:
+    class Once(Bare):
+        def optimal_action(self) -> str:
+            return "a"
+
+        def act(self, text: str) -> Outcome:
+            return Outcome("done", 1.0, True)
+
+    player = speaker(lambda observations, own, seed: "a")
+    declined = persistence("blank")(Evidence(player=player, make_env=lambda: Once(True)))
+    assert isinstance(declined, NotMeasurable)
+    assert "no middle" in declined.why
 
 
 def test_a_world_that_cannot_scatter_is_declined() -> None:

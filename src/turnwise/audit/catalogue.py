@@ -15,6 +15,7 @@ MODULES: tuple[str, ...] = (
     "horizon",
     "onlineness",
     "overlap",
+    "actions",
     "gain",
     "exploration",
     "difficulty",

@@ -36,7 +36,7 @@ def return_ratio(evidence: Evidence) -> Measurement | NotMeasurable:
     skill: ``sum_i (G_i - V_random(s_i)) / sum_i (V_optimal(s_i) - V_random(s_i))`` over episodes i. So capability is what the
     world allows, not what the policy might have had in it. Needs L4.
     """
-    choices = witness(_RATIO, evidence)
+    choices = witness(_RATIO, evidence, any_reply=True)
     if isinstance(choices, NotMeasurable):
         return choices
     assert evidence.tabular is not None

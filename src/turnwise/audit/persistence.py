@@ -93,6 +93,10 @@ def persistence(kind: str) -> Measure:
         calm = _undisturbed(name, evidence)
         if isinstance(calm, NotMeasurable):
             return calm
+        if not sum(calm):
+            return NotMeasurable(
+                name, Level.L3, f"the policy succeeds in none of {len(calm)} undisturbed episodes, so there is nothing to recover"
+            )  # fmt: skip
         assert evidence.make_env is not None
         assert evidence.player is not None
         make, seeds = evidence.make_env, held_out_seeds(evidence.plays, evidence.seed)
@@ -277,7 +281,7 @@ def persistence_controls(kind: str) -> list[Control | Trial]:
     shared: list[Control | Trial] = [
         Control("the planner", _plays(expert), 1.0),
         Control("reads and does not lose its way", _plays(speaker(_reads("north"))), 1.0),
-        Control("the world is over before anything can be disturbed", _plays(speaker(lambda *_: "dig")), None),
+        Control("never succeeds undisturbed", _plays(speaker(lambda *_: "dig")), None),
         Control("nobody plays", Evidence(), None),
     ]
     if kind in ("moves", "teleport"):

@@ -51,8 +51,10 @@ def patience(evidence: Evidence) -> Measurement | NotMeasurable:
         texts = [plain(text) for episode in played for text in episode.actions]
         replies += len(texts)
         understood += sum(text in temptation.ACTIONS for text in texts)
-    if not understood:
-        return NotMeasurable(_NAME, Level.L3, f"none of the policy's {replies:,} replies is an action of the probes")
+        if not understood:
+            return NotMeasurable(
+                _NAME, Level.L3, f"none of the policy's {replies:,} replies is an action of the probes"
+            )
     value = _greatest(shares)
     certain = next((d for d, low in zip(DELAYS, lows, strict=True) if low < 0.5), DELAYS[-1] + 1)
     patient_at = [d + 1 for d, share in zip(DELAYS, shares, strict=True) if share >= 0.5]

@@ -52,13 +52,16 @@ class Choices:
         return len(self.actions)
 
 
-def witness(name: str, evidence: Evidence, wrap: Wrap | None = None) -> Choices | NotMeasurable:
+def witness(
+    name: str, evidence: Evidence, wrap: Wrap | None = None, *, any_reply: bool = False
+) -> Choices | NotMeasurable:
     """Let the player of the evidence play the world of its table, and note what it did.
 
     Args:
         name: Of the measure, for the answer where the evidence lacks something.
         evidence: With a player, an environment and its table.
         wrap: Put around the environment, for the player to meet.
+        any_reply: The measure can do without actions of the table, as when it asks for returns.
     """
     missing = lacks(name, evidence)
     if missing is not None:
@@ -96,9 +99,11 @@ def witness(name: str, evidence: Evidence, wrap: Wrap | None = None) -> Choices 
                 refused += 1
             else:
                 rows.append((state, turn, action, number))
-    if not rows:
+    if not tasks or any(not notes.get(task) for task in tasks):
+        return NotMeasurable(name, Level.L4, "the policy did not act in every episode that it was to play")
+    if not rows and not any_reply:
         return NotMeasurable(name, Level.L4, f"none of the policy's {refused} replies is an action of the world")
-    states, turns, actions, episodes = np.array(rows, dtype=np.int64).T
+    states, turns, actions, episodes = np.array(rows, dtype=np.int64).reshape(-1, 4).T
     starts = np.array([notes[task][0][0] for task in tasks], dtype=np.int64)
     returns = np.array([sum(played.rewards) for played in transcripts], dtype=np.float64)
     return Choices(states, turns, actions, episodes, starts, returns, refused, tuple(transcripts))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from turnwise.envs.coroutine import Agent, EnvFactory, MultiAgentEnv, env
     from turnwise.envs.demonstrations import demonstrate
-    from turnwise.envs.exact import Tabular, optimal_policy, optimal_return, policy_return
+    from turnwise.envs.exact import Tabular, optimal_policy, optimal_return, planner, policy_return
     from turnwise.envs.guess import parse_int
     from turnwise.envs.interrupted import Interrupted
     from turnwise.envs.one_reply import OneReply
@@ -35,6 +35,7 @@ _HOME = {
     "load": "registry",
     "make": "registry",
     "parse_int": "guess",
+    "planner": "exact",
     "optimal_policy": "exact",
     "optimal_return": "exact",
     "policy_return": "exact",
@@ -60,6 +61,7 @@ __all__ = [
     "optimal_policy",
     "optimal_return",
     "parse_int",
+    "planner",
     "policy_return",
     "register",
     "spec",
