@@ -218,3 +218,14 @@ def test_the_learner_answers_from_the_record_alone() -> None:
     assert learner.advantages(episodes) is None
     assert learner.update(pack(some), None) == {}
     assert learner.version == 0
+
+
+def test_values_are_read_from_whole_records_alone(tmp_path: Path) -> None:
+    episodes = paid()
+    values = [np.arange(len(e.turns), dtype=np.float64) for e in episodes]
+    with RunFolder.create(tmp_path / "run", {}) as run:
+        for number in (1, 2):
+            write_episodes(run.episodes(number), episodes, str, {"value": values})
+        run.episodes(2).write_bytes(run.episodes(2).read_bytes()[:100])
+    found = recorded_values(tmp_path / "run")
+    assert [len(value) for _, value in found] == [len(e.turns) for e in episodes]

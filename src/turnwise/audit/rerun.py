@@ -24,7 +24,7 @@ from turnwise.audit.errors import AuditError
 from turnwise.audit.evidence import Advantages
 from turnwise.episode import Episode
 from turnwise.errors import TurnwiseError
-from turnwise.runs import Improvement, RunFolder, read_episodes, read_streams
+from turnwise.runs import Improvement, RunError, RunFolder, read_episodes, read_streams
 
 if TYPE_CHECKING:
     from turnwise.batch import Batch, Outputs
@@ -230,16 +230,21 @@ def advantages_of(
 def recorded_values(folder: str | Path) -> list[tuple[Episode, Floats]]:
     """The episodes of a run with what its critic said of their turns; empty for a run without one.
 
+    A record that cannot be read is passed over: `turnwise.audit.evidence_of` names it.
+
     Raises:
-        RunError: no run there, or a damaged record.
+        RunError: no run there.
     """
     run = RunFolder.view(folder)
     found: list[tuple[Episode, Floats]] = []
     for number in run.recorded():
-        values = read_streams(run.episodes(number)).get("value")
-        if values is not None:
-            pairs = zip(read_episodes(run.episodes(number)), values, strict=True)
-            found += [(episode, value) for episode, value in pairs if len(value) and np.isfinite(value).all()]
+        try:
+            values = read_streams(run.episodes(number)).get("value")
+            episodes = read_episodes(run.episodes(number)) if values is not None else []
+        except RunError:
+            continue
+        pairs = zip(episodes, values or (), strict=True)
+        found += [(episode, value) for episode, value in pairs if len(value) and np.isfinite(value).all()]
     return found
 
 
