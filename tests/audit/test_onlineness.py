@@ -40,11 +40,11 @@ def evidence(mu: list[float], pi: list[float], n: int = 40, seed: int = 0) -> Ev
 def test_intervals_of_the_overlap_hold_the_truth() -> None:
     mu, pi = [0.5, 0.3, 0.2], [0.3, 0.3, 0.4]
     hits = 0
-    for seed in range(100):
+    for seed in range(60):
         found = overlap(evidence(mu, pi, 20, seed))
         assert not isinstance(found, NotMeasurable)
         hits += found.interval[0] <= 0.8 <= found.interval[1]
-    assert hits >= 88
+    assert hits >= 51
 
 
 def test_the_curve_tells_every_iteration_and_the_figure_the_last() -> None:
@@ -81,10 +81,10 @@ def test_one_episode_has_no_spread(measure: Any) -> None:
     assert found.interval == (0.0, 1.0)
 
 
-def test_a_record_of_words_is_not_read_by_a_policy() -> None:
-    found = overlap(replace(evidence([0.5, 0.5], [0.5, 0.5]), unit="words"))
+def test_a_record_without_token_ids_is_not_read_by_a_policy() -> None:
+    found = overlap(replace(evidence([0.5, 0.5], [0.5, 0.5]), ids=False))
     assert isinstance(found, NotMeasurable)
-    assert "no tokens" in found.why
+    assert "no token ids" in found.why
 
 
 def test_what_cannot_have_trained_has_no_gradient() -> None:

@@ -206,7 +206,7 @@ def _of(payer: str, episodes: Sequence[Episode], evidence: Evidence) -> Asked | 
         # Each pair of a group is compared: an episode takes part in G − 1 comparisons, and has half of each.
         halves = np.array([(float(size or sizes[_group(e)]) - 1) / 2 for e in shown])
         return Asked(payer, "comparison", shown, halves, halves)
-    algorithm = (evidence.config or {}).get("algorithm")
+    algorithm = evidence.settings.get("algorithm")
     paired = isinstance(algorithm, Mapping) and algorithm.get("name") in PAIRED
     if payer == LABEL and (paired or max(sizes.values()) > 1):
         compared = np.array([1 / sizes[_group(e)] if sizes[_group(e)] > 1 else 0.5 for e in shown])
@@ -240,7 +240,7 @@ def _in_steps(episode: Episode) -> bool:
 
 
 def _setting(evidence: Evidence, part: str, name: str) -> float | None:
-    values = (evidence.config or {}).get(part)
+    values = evidence.settings.get(part)
     found = values.get(name) if isinstance(values, Mapping) else None
     return float(found) if isinstance(found, int | float) else None
 
@@ -328,7 +328,9 @@ def queries_controls() -> list[Control | Trial]:
         Control("forty episodes are scored", _evidence(_scores(10, 30), total=40), 40.0),
         Control("one in four episodes was recorded", _evidence(_scores(10, 30), total=160), 160.0),
         Control(
-            "one in two of 20 pairs, of two passes", _evidence(_preferences(10), total=80, data={"passes": 2.0}), 20.0
+            "one in two of 20 pairs, of two passes",
+            _evidence(_preferences(10), total=80, training={"data": {"passes": 2.0}}),
+            20.0,
         ),
         Control("one in two pairs, nobody knows of how many passes", _evidence(_preferences(10), total=80), None),
         Control("demonstrations", _evidence([planted([0.0], source=Source.EXPERT)]), None),

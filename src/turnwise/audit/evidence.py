@@ -83,6 +83,7 @@ class Evidence:
         signal: L4: the reward as it is given, (S, A) or (H, S, A) expected payment for each action in the states of
             `tabular`; None where it is that of the table itself.
         unit: What `Turn.act` counts: "tokens", or "words" in records of others that hold no tokens.
+        ids: What `Turn.obs` and `Turn.act` hold are token ids; else they stand for as many tokens or words, and mean nothing.
         gaps: What of the record could not be read, and why.
         plays: Episodes that a measure may play for each of its figures.
         seed: Of all random choices of a measure.
@@ -102,9 +103,17 @@ class Evidence:
     evaluation: Mapping[str, Any] | None = None
     signal: NDArray[np.float64] | None = None
     unit: Literal["tokens", "words"] = "tokens"
+    ids: bool = True
     gaps: tuple[str, ...] = ()
     plays: int = 64
     seed: int = 0
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings of the training by part (algorithm, feedback, data …); empty where nobody recorded them."""
+        config = self.config or {}
+        training = config.get("training", config)
+        return training if isinstance(training, Mapping) else {}
 
     @property
     def episodes(self) -> list[Episode]:

@@ -176,13 +176,13 @@ def judge_age_controls() -> list[Control | Trial]:
     """Known answers of `judge_age`."""
     held: list[dict[str, Any]] = [
         {"feedback": {"reward": "judge:models/judge"}},
-        {"feedback": {"teacher": "judge:models/judge"}},
-        {"algorithm": {"name": "self-judge"}},
+        {"training": {"feedback": {"teacher": "judge:models/judge"}}},
+        {"training": {"algorithm": {"name": "self-judge"}}},
     ]
     lines = [{"iteration": float(k)} for k in range(1, 6)]
     refreshed = [{"iteration": float(k), "judge/version": float(k // 3)} for k in range(1, 6)]  # 0 0 1 1 1
     return [
-        *(Control(f"held for five iterations ({next(iter(c))})", Evidence(config=c, metrics=lines), 2.0) for c in held),
+        *(Control(f"held for five iterations ({c})", Evidence(config=c, metrics=lines), 2.0) for c in held),
         Control("refreshed before the third of five: 0 1 0 1 2", Evidence(metrics=refreshed), 0.8),
         Control(
             "paid by the environment", Evidence(config={"feedback": {"reward": "environment"}}, metrics=lines), None
@@ -225,8 +225,7 @@ def _missing(name: str, evidence: Evidence) -> NotMeasurable | None:
 
 def _judge(evidence: Evidence) -> str:
     """The model that judges, as the settings name it; empty where none does."""
-    config = evidence.config or {}
-    feedback, algorithm = config.get("feedback"), config.get("algorithm")
+    feedback, algorithm = evidence.settings.get("feedback"), evidence.settings.get("algorithm")
     if isinstance(algorithm, Mapping) and algorithm.get("name") == "self-judge":
         return "the run's own judge"
     if not isinstance(feedback, Mapping):

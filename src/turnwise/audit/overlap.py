@@ -117,8 +117,8 @@ def _evaluated(name: str, evidence: Evidence) -> list[_Ratios] | NotMeasurable:
         return NotMeasurable(name, Level.L3, "there is no policy that could say what it would do now")
     if not acted:
         return NotMeasurable(name, Level.L3, "the policy never acted, so nothing says with what probability")
-    if evidence.unit != "tokens":
-        return NotMeasurable(name, Level.L3, "the record holds no tokens, and a policy reads nothing else")
+    if not evidence.ids:
+        return NotMeasurable(name, Level.L3, "the record holds no token ids, and a policy reads nothing else")
     if not all(np.isfinite(e.behaviour_logp).all() for _, episodes in acted for e in episodes):
         return NotMeasurable(name, Level.L3, "actions were recorded without their log-probabilities")
     places = sorted({round(x) for x in np.linspace(0, len(acted) - 1, min(CURVE, len(acted)))})
