@@ -4,6 +4,7 @@ could still be acted on, (6) what cannot be replayed is declined."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -171,6 +172,21 @@ def test_blank_observations_and_the_worth_of_feedback() -> None:
     worth = figure(feedback_worth(Evidence(player=player, make_env=Errand, plays=20)))
     # Who goes on as at the start never delivers; it earns at least −0.1 a turn and at most the jokes'.
     assert worth.value > 4.0
+
+
+def test_agreement_is_not_certainty() -> None:
+    """A policy that acts differently each time and is never paid: nothing differs, and the line says what that is worth."""
+    free = Evidence(player=_two_ways, make_env=partial(Vault, coin=0.0), plays=40)
+    script = replace(free, player=speaker(lambda observations, own, seed: "take coin"))
+    assert "the same in both" in figure(closed_loop_gain(script)).how
+    assert "the same in both" in figure(feedback_worth(script)).how
+    # Twenty pairs that agree: 1 − 0.025^(1/20) = 0.168.
+    assert figure(closed_loop_gain(free)).how.endswith("up to 17% of them may differ unseen")
+
+
+def _two_ways(make: Any, seeds: Any) -> Any:
+    """A coin that is worth nothing, in the words of the task's half of a pair."""
+    return speaker(lambda observations, own, seed: "take coin" if seed >> 40 else "Take coin!")(make, seeds)
 
 
 def test_depth_counts_answers_and_not_steps() -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from turnwise.audit import Evidence, Measurement, NotMeasurable, Quantity, speaker
 from turnwise.audit.locus import QUANTITIES, Restated, blanked, follows_the_prompt, goal_locus, shapley
+from turnwise.audit.measure import bounded_interval
 from turnwise.envs.errand import Errand
 from turnwise.envs.text_env import Outcome, TextEnv
 from turnwise.envs.toytext import make_toytext
@@ -140,3 +141,16 @@ def test_a_contradiction_of_ones_own() -> None:
     assert isinstance(found, Measurement)
     assert found.value == 0.5
     assert found.series[0].y == (0.5, 0.0)
+
+
+def test_agreement_is_not_certainty() -> None:
+    n = 20
+    low, high = bounded_interval(np.ones(n), -1.0, 1.0, seed=0)
+    assert high == 1.0
+    # Were a share p of tasks −1, all twenty would be 1 with probability (1 − p)^20 = 0.025.
+    p = (1.0 - low) / 2
+    assert (1 - p) ** n == pytest.approx(0.025)
+    mixed = np.array([0.0, 1.0] * 10)
+    low, high = bounded_interval(mixed, -1.0, 1.0, seed=0)
+    assert (low + high) / 2 == pytest.approx(0.5, abs=0.03)
+    assert high - low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(n), rel=0.2)

@@ -18,7 +18,7 @@ import numpy as np
 
 from turnwise.audit.controls import Control, Trial, planted
 from turnwise.audit.evidence import Evidence, Iteration, Level
-from turnwise.audit.measure import Measurement, NotMeasurable, ratio_interval
+from turnwise.audit.measure import Measurement, NotMeasurable, ratio_interval, unseen_share
 from turnwise.audit.player import Player, TextGame, play_once, speaker
 from turnwise.audit.players import held_out_seeds, state_index, table_player
 from turnwise.audit.quantity import Quantity, Section
@@ -95,6 +95,7 @@ def closed_loop_gain(evidence: Evidence) -> Measurement | NotMeasurable:
     finally:
         env.close()
     how = f"return live − yoked in {len(pairs)} pairs of tasks that begin alike, each replayed with the other's actions"
+    how += _agreed(gains, "pairs", all(a.actions == b.actions for a, b in zip(lived[::2], lived[1::2], strict=True)))
     return Measurement(
         _GAIN,
         float(np.mean(gains)),
@@ -120,6 +121,7 @@ def feedback_worth(evidence: Evidence) -> Measurement | NotMeasurable:
     if not lost:
         return NotMeasurable(_WORTH, Level.L3, "no episode may be played (plays=0)")
     how = f"return live − with blank observations after the first, the same {len(lost)} tasks"
+    how += _agreed(lost, "tasks", all(a.actions == b.actions for a, b in zip(live, blank, strict=True)))
     interval = ratio_interval(lost, np.ones(len(lost)).tolist())
     return Measurement(_WORTH, float(np.mean(lost)), interval, len(lost), how, unit="reward")
 
@@ -145,6 +147,15 @@ def interaction_depth(evidence: Evidence) -> Measurement | NotMeasurable:
     how = f"answers of the world before the last action, {how}"
     interval = ratio_interval(depths, np.ones(len(depths)).tolist())
     return Measurement(_DEPTH, float(np.mean(depths)), interval, len(depths), how, unit="turns")
+
+
+def _agreed(values: Sequence[float], units: str, same: bool) -> str:
+    """What an interval cannot say: units that all agree show no spread, and need not be all there is."""
+    if same:
+        return "; the actions are the same in both"
+    if len(set(values)) > 1:
+        return ""
+    return f"; all {units} agree, so that up to {unseen_share(len(values)):.0%} of them may differ unseen"
 
 
 def _depth(episode: Transcript) -> float:

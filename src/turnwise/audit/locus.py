@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from turnwise.audit.controls import Control, Trial, planted
 from turnwise.audit.evidence import Evidence, Iteration, Level
-from turnwise.audit.measure import Measure, Measurement, NotMeasurable, Series, bootstrap_interval, share_interval
+from turnwise.audit.measure import Measure, Measurement, NotMeasurable, Series, bounded_interval, share_interval
 from turnwise.audit.player import Player, TextGame, speaker
 from turnwise.audit.players import held_out_seeds
 from turnwise.audit.quantity import Quantity, Section
@@ -111,7 +111,7 @@ def goal_locus(evidence: Evidence, *, figure: str = "success") -> Measurement | 
 
     The figure is the weights' Shapley value in points of success; the curve ``goal locus`` has all three, and they sum to the
     success of all together minus that of the base policy without goal and scaffold. All eight combinations play the same
-    tasks; intervals are bootstrapped over tasks. Without a scaffold in the evidence there is none to credit, and its
+    tasks; intervals are bootstrapped over tasks (see `turnwise.audit.measure.bounded_interval`). Without a scaffold in the evidence there is none to credit, and its
     part is 0. Needs L4: the policy before training, and a world that says its goal in words and counts success.
 
     Args:
@@ -138,10 +138,7 @@ def goal_locus(evidence: Evidence, *, figure: str = "success") -> Measurement | 
         success[weights, goal, scaffold] = [float(e.metrics.get(figure, 0.0) > 0) for e in played]
     parts = shapley(success, 3)
     shares = parts.mean(-1)
-    ends = [
-        bootstrap_interval(lambda i, part=part: float(part[i].mean()), len(seeds), float(part.mean()), evidence.seed)
-        for part in parts
-    ]
+    ends = [bounded_interval(part, -1.0, 1.0, evidence.seed) for part in parts]
     low, high = (tuple(float(end[side]) for end in ends) for side in (0, 1))
     curve = Series(
         "goal locus", (0.0, 1.0, 2.0), tuple(map(float, shares)), low, high, ", ".join(PARTS), "part of success"

@@ -196,6 +196,37 @@ def ratio_interval(sums: Sequence[float], counts: Sequence[float]) -> tuple[floa
     return ratio - half, ratio + half
 
 
+def unseen_share(n: int) -> float:
+    """Largest share of units that may differ from n units that all agree, with 97.5 % confidence: ``1 − 0.025^(1/n)``.
+
+    Clopper & Pearson (1934), Biometrika 26:404, for none of n.
+
+    Args:
+        n: Number of units, at least 1.
+    """
+    return 1.0 - 0.025 ** (1.0 / n)
+
+
+def bounded_interval(values: ArrayLike, low: float, high: float, seed: int) -> tuple[float, float]:
+    """95 % interval of the mean of independent values that lie between two bounds.
+
+    A bootstrap; where all values agree, which a bootstrap takes for certainty, what `unseen_share` of the units could
+    change if they lay at the bounds.
+
+    Args:
+        values: (n_units,).
+        low: Least that a value can be.
+        high: Greatest.
+        seed: Of the bootstrap.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    mean = float(x.mean())
+    if x.min() == x.max():
+        other = unseen_share(len(x))
+        return mean - other * (mean - low), mean + other * (high - mean)
+    return bootstrap_interval(lambda drawn: float(x[drawn].mean()), len(x), mean, seed)
+
+
 def bootstrap_interval(
     figure: Callable[[NDArray[np.int64]], float], units: int, value: float, seed: int, draws: int = 1000
 ) -> tuple[float, float]:
