@@ -17,7 +17,7 @@ from turnwise.audit.choice import explain, identified
 from turnwise.audit.horizon import controls, coverage, horizon_of, planner_chances, revealed_horizon, waiting_room
 from turnwise.audit.players import table_player
 from turnwise.audit.witness import Choices, sample, witness
-from turnwise.envs import errand
+from turnwise.envs import errand, vault
 from turnwise.envs.exact import mixture, planner, policy_return, uniform_policy
 from turnwise.envs.table_env import TableEnv
 from turnwise.testing import check_measure
@@ -96,6 +96,20 @@ def test_the_errand_tells_horizons(h: int) -> None:
     assert found.interval[0] <= h <= found.interval[1]
     # A walk, a take and a give take more turns than a short-sighted planner has: the set is not everything.
     assert found.interval[1] - found.interval[0] < 7
+
+
+def test_the_truth_is_in_the_set_where_things_slip() -> None:
+    world = vault.tabular(4, 0.2, max_turns=10)
+    policies = np.stack([planner(world, h) for h in range(1, 11)])
+    sizes = []
+    for h, epsilon in ((1, 0.0), (3, 0.2), (6, 0.5), (10, 1.0)):
+        choices = sample(world, mixture(policies[h - 1], epsilon), 100 * 20, [h, 9])
+        chances = policies[:, choices.turns, choices.states, choices.actions]
+        inside = identified(explain(chances, world.n_actions, choices.episodes // 20))
+        assert inside[:, h - 1].mean() >= 0.95
+        sizes.append(inside.sum(-1).mean())
+    assert sizes[0] < 5 < sizes[-1], "a clear policy leaves few horizons, a random one nearly all"
+    assert sizes[-1] > 9.5
 
 
 @settings(max_examples=10, deadline=None)
