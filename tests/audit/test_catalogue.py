@@ -41,9 +41,10 @@ def test_a_name_is_one_quantity_and_sections_are_in_order() -> None:
 @pytest.mark.parametrize("one", catalogue(), ids=lambda q: q.name)
 def test_quantities_speak_for_themselves(one: Quantity) -> None:
     """A quantity has a short title, a definition, its name on what it returns, and a reason where there is no evidence."""
-    assert one.title
-    assert len(one.title) <= 48
-    assert one.question.endswith((".", "?"))
+    assert 0 < len(one.title) <= 48
+    # Titles stand in running text.
+    assert one.title[0].islower()
+    assert one.question.endswith((".", "?", ")"))
     answer = one.measure(Evidence())
     assert isinstance(answer, NotMeasurable)
     assert answer.name == one.name

@@ -109,7 +109,9 @@ def test_wrong_requests_are_explained(trained: Path, tmp_path: Path, capsys: Cap
     refused(["audit", str(trained), "--controls"], capsys, "RUN and --controls to audit")
     refused(["audit", str(trained), "--plays", "0"], capsys, "--plays 0")
     refused(["audit", str(trained), "--seed", "-1"], capsys, "--seed -1")
-    refused(["audit", str(trained), "--env", "errand"], capsys, "--env belongs to --policy")
+    refused(["audit", str(trained), "--base", "x"], capsys, "--base belongs to --policy")
+    refused(["audit", str(trained), "--env", "errand", "--records"], capsys, "choose one")
+    refused(["audit", str(trained), "--env", "erand"], capsys, "did you mean 'errand'?")
     refused(["audit", "--compare", str(trained)], capsys, "at least two runs")
     refused(["audit", str(tmp_path / "nowhere")], capsys, str(tmp_path / "nowhere"))
     refused(["audit", "--policy", str(trained), "--env", "erand"], capsys, "did you mean 'errand'?")
@@ -120,7 +122,9 @@ def test_wrong_requests_are_explained(trained: Path, tmp_path: Path, capsys: Cap
 def test_damaged_records_are_explained(trained: Path, capsys: Captured) -> None:
     record = next((trained / "episodes").glob("*.parquet"))
     record.write_bytes(record.read_bytes()[:100])
-    refused(["audit", str(trained), "--records"], capsys, record.name)
+    # What is left can still be looked at, and the card says what is missing.
+    assert main(["audit", str(trained), "--records"]) == 0
+    assert any(record.name in note for note in read_card(trained / "audit").notes)
     (trained / "config.json").write_text("{")
     refused(["audit", str(trained)], capsys, "config.json")
 
@@ -134,3 +138,26 @@ def test_a_damaged_or_newer_card_is_explained(trained: Path, capsys: Captured) -
     refused(["audit", "--compare", str(file), str(file)], capsys, "schema 99")
     file.write_text("{")
     refused(["audit", "--compare", str(file), str(file)], capsys, "is not JSON")
+
+
+def test_credit_of_a_file(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import numpy as np\n"
+        "def flat(rewards, groups):\n    return [np.full(len(r), r.sum()) for r in rewards]\n"
+        "def here(rewards, groups):\n    return rewards\n"
+        "def one(rewards, groups):\n    return [0.0 for r in rewards]\n"
+        "def lonely(rewards):\n    return rewards\n"
+    )
+    out = ["--out", str(tmp_path / "card"), "--plays", "8"]
+    assert main(["audit", "--advantages", f"{file}:flat", *out]) == 0
+    card = read_card(tmp_path / "card")
+    assert {line.section for line in card.lines} == {Section.CREDIT}
+    # A sum that every turn gets goes to turns after the payment as well, and tells none apart.
+    assert card.measured["credit/acausal_share"].value > 0.3
+    assert card.measured["credit/within_episode"].value == pytest.approx(0.0, abs=1e-12)
+    assert main(["audit", "--advantages", f"{file}:here", *out]) == 0
+    assert read_card(tmp_path / "card").measured["credit/reach"].value == pytest.approx(0.0, abs=1e-9)
+    refused(["audit", "--advantages", f"{file}:one", *out], capsys, "one number for episode 0")
+    refused(["audit", "--advantages", f"{file}:lonely", *out], capsys, "cannot be called")
+    refused(["audit", "--advantages", f"{tmp_path}/none.py:x", *out], capsys, "none.py")

@@ -29,7 +29,8 @@ from turnwise.runs.page import table, write_page
 
 _HORIZONS = (
     "Reward: how far ahead one has to look to act as the reward pays. Update: how far back the advantages of a reward reach. "
-    "Policy: how far ahead a planner has to look to choose as the policy does. They are measured apart."
+    "Policy: how far ahead a planner has to look to choose as the policy does. Each counts the present turn, so that one-step is 1 "
+    "for all of them. They are measured apart."
 )
 
 

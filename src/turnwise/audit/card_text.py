@@ -55,7 +55,7 @@ def card_text(card: Card, width: int) -> RenderableType:
     if card.measured:
         parts.append(_figures(card, width))
     if card.refused:
-        parts += [Text("\nrefused", style="bold red"), _listed([(r.name, r.why) for r in card.refused])]
+        parts += [Text("\nrefused", style="bold red"), _listed(_together(card.refused))]
     if card.missing:
         rows = [(", ".join(titles), f"needs {level}: {why}") for level, why, titles in reasons(card)]
         parts += [Text("\nnot measurable", style="bold"), _listed(rows)]
@@ -93,6 +93,12 @@ def _figures(card: Card, width: int) -> Table:
             cells += [line.answer.how] * roomy
             table.add_row(_indented(line.title), *(Text(cell) for cell in cells))
     return table
+
+
+def _together(refused: Sequence[Refused]) -> list[tuple[str, str]]:
+    """One line for what was refused for one reason."""
+    whys = dict.fromkeys(r.why for r in refused)
+    return [(", ".join(r.name for r in refused if r.why == why), why) for why in whys]
 
 
 def _listed(rows: Sequence[tuple[str, str]]) -> Table:

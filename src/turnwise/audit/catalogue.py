@@ -15,8 +15,8 @@ MODULES: tuple[str, ...] = (
     "horizon",
     "onlineness",
     "overlap",
-    "actions",
     "gain",
+    "actions",
     "exploration",
     "difficulty",
     "reward_signal",
@@ -27,6 +27,7 @@ MODULES: tuple[str, ...] = (
     "persistence",
     "locus",
     "conditional",
+    "reasoning",
     "cost",
     "judge",
 )

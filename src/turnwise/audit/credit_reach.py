@@ -139,13 +139,17 @@ def _given(evidence: Evidence) -> tuple[list[list[Floats]], str] | NotMeasurable
                 _WITHIN, Level.L1, "no advantages were recorded, and the code that makes them is not known"
             )
         trained = [iteration.trained for iteration in evidence.iterations if iteration.trained]
-        try:
-            for episodes in trained:
+        refusal = ""
+        for episodes in trained:
+            try:
                 found = advantages_by(evidence.advantages, episodes)
-                turns = [by_turn(values, one.act_lengths) for one, values in zip(episodes, found, strict=True)]
-                updates.append([values for values in turns if np.isfinite(values).all()])
-        except NoCreditError as error:
-            return NotMeasurable(_WITHIN, Level.L1, str(error))
+            except NoCreditError as error:
+                refusal = str(error)
+                continue
+            turns = [by_turn(values, one.act_lengths) for one, values in zip(episodes, found, strict=True)]
+            updates.append([values for values in turns if np.isfinite(values).all()])
+        if refusal and not updates:
+            return NotMeasurable(_WITHIN, Level.L1, refusal)
         where = "advantages made again"
     updates = [episodes for episodes in updates if episodes]
     if not updates:
@@ -326,7 +330,7 @@ def _none(episodes: Sequence[Episode]) -> list[Floats]:
 QUANTITIES = (
     Quantity(
         _REACH,
-        "Reach of the update",
+        "reach of the update",
         "How many earlier turns does a reward at the end of an episode move, each counted by its share of the largest gain?",
         Section.CREDIT,
         reach,
@@ -335,7 +339,7 @@ QUANTITIES = (
     ),
     Quantity(
         _TOKENS,
-        "Reach in tokens",
+        "reach in tokens",
         "The same in action tokens, those of the paid action included.",
         Section.CREDIT,
         reach_tokens,
@@ -344,7 +348,7 @@ QUANTITIES = (
     ),
     Quantity(
         _ACAUSAL,
-        "Acausal share",
+        "acausal share",
         "Which share of the effect of a reward half-way goes to actions that were taken after it?",
         Section.CREDIT,
         acausal_share,
@@ -353,7 +357,7 @@ QUANTITIES = (
     ),
     Quantity(
         _WITHIN,
-        "Variance within episodes",
+        "variance within episodes",
         "Which share of the variance of advantages tells turns of one episode apart? 0 where an episode has one number.",
         Section.CREDIT,
         within_episode,

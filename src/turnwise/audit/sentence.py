@@ -6,6 +6,7 @@ that holds; a quantity that was not measured adds nothing. Nothing is said but f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ class Rule:
         quantity: Its name.
         when: Whether the words are true of a measurement. Where they claim a difference from zero, the interval has to
             exclude it, and not only the figure.
-        words: ``{value}``, ``{low}`` and ``{high}`` stand for the figures.
+        words: ``{value}`` stands for the figure with its unit, ``{low}`` and ``{high}`` for the ends of its interval.
     """
 
     quantity: str
@@ -31,8 +32,9 @@ class Rule:
     def say(self, measurement: Measurement) -> str:
         """The words, with the figures in their places."""
         low, high = measurement.interval
-        told = {"value": measurement.value, "low": low, "high": high}
-        return self.words.format_map({name: _figure(v, measurement.unit) for name, v in told.items()})
+        told = {"low": _figure(low, measurement.unit), "high": _figure(high, measurement.unit)}
+        unit = f" {measurement.unit}" if measurement.unit not in ("", "share") else ""
+        return self.words.format_map({**told, "value": _figure(measurement.value, measurement.unit) + unit})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,10 @@ class Group:
     Attributes:
         opening: Its first words.
         rules: In the order of the clauses.
-        joint: Between the clauses.
     """
 
     opening: str
     rules: Sequence[Rule]
-    joint: str = ", "
 
 
 def _always(_: Measurement) -> bool:
@@ -66,18 +66,65 @@ def below(bound: float) -> Callable[[Measurement], bool]:
 
 GROUPS: tuple[Group, ...] = (
     Group(
-        "The update learnt",
+        "The update",
         (
-            Rule("online/own_share", lambda m: m.value >= 0.95, "from the policy's own samples (own share {value})"),
-            Rule("online/own_share", lambda m: m.value <= 0.05, "from what others had sampled (own share {value})"),
-            Rule("online/own_share", _always, "in part from the policy's own samples (own share {value})"),
+            Rule("credit/reach", lambda m: m.interval[1] < 0.5, "reached no turn before the paid one (reach {value})"),
+            Rule("credit/reach", _always, "reached back about {value}"),
+            Rule(
+                "online/own_share",
+                lambda m: m.value >= 0.95,
+                "learnt from the policy's own samples (own share {value})",
+            ),
+            Rule(
+                "online/own_share", lambda m: m.value <= 0.05, "learnt from what others had sampled (own share {value})"
+            ),
+            Rule("online/own_share", _always, "learnt in part from the policy's own samples (own share {value})"),
+        ),
+    ),
+    Group(
+        "The world",
+        (
+            Rule("world/closed_loop_gain", above(0.0), "answered back (closed-loop gain {value})"),
+            Rule(
+                "world/closed_loop_gain",
+                below(0.0),
+                "paid a replay of other episodes' actions better than the policy (closed-loop gain {value})",
+            ),
+            Rule(
+                "world/closed_loop_gain",
+                _always,
+                "paid a replay of other episodes' actions no less, as far as can be told (closed-loop gain {value}, {low} to {high})",
+            ),
+            Rule("world/feedback_worth", above(0.0), "left {value} to be earned by looking at its answers"),
+            Rule(
+                "world/feedback_worth",
+                _always,
+                "paid no more for looking at its answers, as far as can be told ({value})",
+            ),
         ),
     ),
     Group(
         "The reward",
         (
             Rule("reward/density", _always, "was paid at {value} of the turns"),
-            Rule("reward/delay", _always, "{value} turns after the action"),
+            Rule("reward/delay", _always, "came {value} after the action"),
+        ),
+    ),
+    Group(
+        "The policy",
+        (
+            Rule("horizon/policy", _always, "chose like a planner that looks {value} ahead ({low} to {high})"),
+            Rule("goal/return_ratio", _always, "earned {value} of what can be earned beyond random actions"),
+            Rule(
+                "conditions/monitored_difference",
+                lambda m: m.interval[0] > 0 or m.interval[1] < 0,
+                "changed its rate of violations by {value} where it was told of a monitor",
+            ),
+            Rule(
+                "conditions/monitored_difference",
+                _always,
+                "did not change its rate of violations where it was told of a monitor, as far as can be told ({low} to {high})",
+            ),
         ),
     ),
 )
@@ -101,8 +148,12 @@ def _group(group: Group, measured: Mapping[str, Measurement]) -> str:
         measurement = measured.get(rule.quantity)
         if measurement is not None and rule.quantity not in clauses and rule.when(measurement):
             clauses[rule.quantity] = rule.say(measurement)
-    return f"{group.opening} {group.joint.join(clauses.values())}." if clauses else ""
+    said = list(clauses.values())
+    text = ", ".join(said[:-1]) + (" and " if said[1:] else "") + said[-1] if said else ""
+    return f"{group.opening} {text}." if text else ""
 
 
 def _figure(value: float, unit: str) -> str:
+    if math.isinf(value):
+        return "−∞" if value < 0 else "∞"
     return number(value, share=unit == "share", trim=False)

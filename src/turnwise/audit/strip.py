@@ -1,6 +1,6 @@
 """The strip of three horizons, drawn: bars over turns on a terminal and as SVG.
 
-Distances are those of log2(1 + turns): a horizon of 0 has a bar of no length, and doubling a long one adds the same piece.
+Distances are those of log2(1 + turns), so that doubling a long horizon adds the same piece.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from markupsafe import Markup
 
 from turnwise.audit.card import Card, Refused
 from turnwise.audit.card_words import interval_text, value_text
+from turnwise.audit.horizons import horizons
 from turnwise.audit.measure import Measurement, NotMeasurable
 from turnwise.runs.figures import clean
 
 if TYPE_CHECKING:
     from rich.text import Text
-
-HORIZONS = (("reward", "reward/foresight"), ("update", "credit/reach"), ("policy", "horizon/policy"))
-"""Whose horizon, and the quantity that says how far it reaches."""
 
 _LEAST = 8.0
 """Turns that an axis shows at least."""
@@ -31,10 +29,9 @@ Row = tuple[str, Measurement | NotMeasurable | Refused]
 
 
 def strip_rows(card: Card) -> list[Row]:
-    """The three horizons of a card; empty where it has none of them."""
-    answers = {line.name: line.answer for line in card.lines}
-    rows: list[Row] = [(who, answers[name]) for who, name in HORIZONS if name in answers]
-    return rows if any(isinstance(answer, Measurement) for _, answer in rows) else []
+    """The three horizons of a card, the present turn included; empty where none of them was measured."""
+    found = horizons({line.name: line.answer for line in card.lines})
+    return list(found.rows) if found.measured else []
 
 
 def strip_text(rows: Sequence[Row], width: int) -> list[Text]:

@@ -13,12 +13,13 @@ from turnwise.errors import TurnwiseError
 if TYPE_CHECKING:
     from turnwise.audit.card import Card
     from turnwise.audit.catalogue import ControlResult
+    from turnwise.audit.quantity import Quantity
     from turnwise.recipes.evidence import Gathered
 
 _OWN = (
     Flag("run", str, "", "Run folder, or another framework's records.", metavar="RUN", positional=True),
     Flag("policy", str, "", "Audit a policy instead: a model folder or id, or a run folder.", metavar="FOLDER"),
-    Flag("env", str, "", "Environment that the policy acts in.", hint="that of its run", metavar="ENV"),
+    Flag("env", str, "", "Environment to play the policy in.", hint="that of its run", metavar="ENV"),
     Flag("base", str, "", "The policy before it was trained, to compare with.", metavar="FOLDER"),
     Flag(
         "advantages", str, "", "Audit credit instead: code that turns episodes into advantages.", metavar="FILE.py:NAME"
@@ -33,6 +34,8 @@ _OWN = (
 )
 
 _DESCRIPTION = "Measure what kind of learning a run was. Every figure comes with n and an interval, or is not printed."
+
+_MADE_UP = "the episodes are made up, with random rewards; only what the code does with them is measured"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -58,9 +61,10 @@ def main(arguments: Sequence[str]) -> int:
             f"{asked} to audit; name one of: a run folder, --policy FOLDER with --env ENV, --advantages FILE.py:NAME, "
             "--compare RUN RUN ..., --controls"
         )
-    for name in ("env", "base"):
-        if values[name] and not values["policy"]:
-            raise TurnwiseError(f"--{name} belongs to --policy FOLDER; a run has its own")
+    if values["base"] and not values["policy"]:
+        raise TurnwiseError("--base belongs to --policy FOLDER; a run has its own")
+    if values["env"] and values["records"]:
+        raise TurnwiseError("--env says where to play and --records to play nothing; choose one")
     return _MODES[subjects[0]](values)
 
 
@@ -82,20 +86,23 @@ def _card_of_run(path: Path, values: dict[str, Any]) -> Card:
     from turnwise.recipes.evidence import of_run
 
     with _waiting(f"reading {path}", values):
-        gathered = of_run(path, plays=values["plays"], seed=values["seed"], records=values["records"])
+        asked = {name: values[name] for name in ("plays", "seed", "records", "env")}
+        gathered = of_run(path, **asked)
     return _measured(str(path), gathered, values)
 
 
 def _policy(values: dict[str, Any]) -> int:
     from turnwise.cli.acting import resolve
-    from turnwise.recipes.evidence import of_policy
+    from turnwise.recipes.evidence import elsewhere, of_policy
 
     actor = resolve("", values["policy"], values["env"], values)
     base = ""
     if values["base"]:
         base = resolve("", values["base"], values["env"] or actor.training.world.env, values).model
+    # In a world that is named here the policy acts for what that world pays, whoever paid in its run.
+    training = elsewhere(actor.training, values["env"]) if values["env"] else actor.training
     with _waiting(f"loading {actor.model}", values):
-        gathered = of_policy(actor.training, actor.model, base=base, plays=values["plays"], seed=values["seed"])
+        gathered = of_policy(training, actor.model, base=base, plays=values["plays"], seed=values["seed"])
     if gathered.evidence.player is None:
         raise TurnwiseError(f"{actor.model} in {actor.training.world.env}: {'; '.join(gathered.notes)}")
     card = _measured(f"{actor.model} in {actor.training.world.env}", gathered, values)
@@ -104,11 +111,16 @@ def _policy(values: dict[str, Any]) -> int:
 
 def _advantages(values: dict[str, Any]) -> int:
     from turnwise.audit.advantage_file import load_advantages, made_up_evidence
+    from turnwise.audit.catalogue import catalogue
+    from turnwise.audit.quantity import Section
     from turnwise.recipes.evidence import Gathered
 
     code = load_advantages(values["advantages"])
     evidence = made_up_evidence(code, plays=values["plays"], seed=values["seed"])
-    card = _measured(values["advantages"], Gathered(evidence), values)
+    # What it cannot do shows at once.
+    code(evidence.episodes)
+    credit = [quantity for quantity in catalogue() if quantity.section is Section.CREDIT]
+    card = _measured(values["advantages"], Gathered(evidence, (_MADE_UP,)), values, credit)
     return _show(card, Path(values["out"] or "audit"))
 
 
@@ -176,11 +188,13 @@ _MODES: dict[str, Callable[[dict[str, Any]], int]] = {
 # ---- measuring and showing -------------------------------------------------------------------------------------------
 
 
-def _measured(subject: str, gathered: Gathered, values: dict[str, Any]) -> Card:
+def _measured(
+    subject: str, gathered: Gathered, values: dict[str, Any], quantities: Sequence[Quantity] | None = None
+) -> Card:
     from turnwise.audit.card import make_card
 
     with _progress(values) as step:
-        return make_card(subject, gathered.evidence, notes=gathered.notes, on_step=step)
+        return make_card(subject, gathered.evidence, quantities, notes=gathered.notes, on_step=step)
 
 
 def _show(card: Card, out: Path) -> int:
@@ -199,6 +213,7 @@ def _stored(path: Path, values: dict[str, Any]) -> Card | None:
     """A card that was made before, as long as nothing it depends on has changed since; or one that was named itself."""
     from turnwise import __version__
     from turnwise.audit.card_file import read_card
+    from turnwise.audit.catalogue import catalogue
 
     if path.name == "card.json":
         return read_card(path)
@@ -207,7 +222,9 @@ def _stored(path: Path, values: dict[str, Any]) -> Card | None:
         return None
     card = read_card(file)
     same = (card.version, card.plays, card.seed) == (__version__, values["plays"], values["seed"])
-    return card if same else None
+    # A card of some quantities only, or of an older catalogue, does not stand for a whole one.
+    whole = {line.name for line in card.lines} == {quantity.name for quantity in catalogue()}
+    return card if same and whole else None
 
 
 def _home(path: Path) -> Path:

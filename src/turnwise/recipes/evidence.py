@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from turnwise.audit import Advantages, Evidence, Player, evidence_of
+from turnwise.audit import Advantages, Evidence, Player
 from turnwise.errors import TurnwiseError
-from turnwise.recipes.settings import Training
+from turnwise.recipes.settings import Data, Feedback, Training
 from turnwise.recipes.sources import PROMPTS, memory_of, resolve_env, where_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Gathered:
     notes: tuple[str, ...] = ()
 
 
-def of_run(path: str | Path, *, plays: int = 64, seed: int = 0, records: bool = False) -> Gathered:
+def of_run(path: str | Path, *, plays: int = 64, seed: int = 0, records: bool = False, env: str = "") -> Gathered:
     """The evidence in a run folder or in another framework's records.
 
     Of a run of `turnwise.train` these are its record, the algorithm that assigned credit, and, where they are still there and
@@ -41,11 +41,14 @@ def of_run(path: str | Path, *, plays: int = 64, seed: int = 0, records: bool = 
         plays: Episodes that a measure may play for each of its figures.
         seed: Of all random choices.
         records: Leave the policy and the world out, so that nothing is played.
+        env: Another world for the policy to be played in, which pays for itself; empty for the run's own.
 
     Raises:
         TurnwiseError: there is nothing to read, or it is damaged.
     """
-    evidence = replace(evidence_of(path), plays=plays, seed=seed)
+    from turnwise.audit.readers import read_evidence
+
+    evidence = replace(read_evidence(path), plays=plays, seed=seed)
     folder = Path(path)
     settings = (evidence.config or {}).get("training")
     if not isinstance(settings, Mapping):
@@ -59,10 +62,22 @@ def of_run(path: str | Path, *, plays: int = 64, seed: int = 0, records: bool = 
     evidence = replace(evidence, advantages=_credit(training, folder))
     if records:
         return Gathered(evidence)
+    own = training.world.env
+    training = elsewhere(training, env) if env else training
     try:
-        return _acting(evidence, training, folder / "final", _before(training, folder))
+        gathered = _acting(evidence, training, folder / "final", _before(training, folder))
+        away = (f"the policy is played in {env} and not in its own world, {own}",) if env not in ("", own) else ()
+        return replace(gathered, notes=(*away, *gathered.notes))
     except (TurnwiseError, OSError, ImportError) as error:
+        if env:
+            raise
         return Gathered(evidence, (f"the policy does not play: {error}",))
+
+
+def elsewhere(training: Training, env: str) -> Training:
+    """The same settings in another world, for what that world pays."""
+    world = replace(training.world, env=env, where="auto")
+    return replace(training, world=world, feedback=Feedback(), data=Data())
 
 
 def of_policy(
@@ -84,33 +99,29 @@ def of_policy(
 
 
 def _acting(evidence: Evidence, training: Training, model: str | Path, before: str | Path | None) -> Gathered:
+    """The evidence with the policy, and with its world where that pays for itself."""
     from turnwise.recipes.models import here, load_policy, trains
 
     if trains(training) != "policy":
         return Gathered(evidence, ("what was trained scores and does not act, so nothing is played",))
-    if training.world.env == PROMPTS or training.feedback.reward or training.feedback.teacher:
-        return Gathered(evidence, ("somebody else than the world pays or compares, so nothing is played",))
     if not Path(model).exists() and Path(model).name == "final":
         return Gathered(evidence, (f"there is no final model in {Path(model).parent}, so nothing is played",))
     training = here(training)
+    evidence = replace(evidence, policy=load_policy(training, model))
+    if training.world.env == PROMPTS or training.feedback.reward or training.feedback.teacher:
+        why = "somebody else than the world pays or compares, so nothing is played; --policy FOLDER --env ENV does"
+        return Gathered(evidence, (why,))
     world = resolve_env(training, None)
-    policy = load_policy(training, model)
-    notes = () if before else ("the policy before training is not there to compare with",)
     other = load_policy(training, before) if before else None
-    base = None if other is None else _player(training, world, other, evidence.seed)
-    make: Callable[[], Any] = world.make
-    return Gathered(
-        replace(
-            evidence,
-            policy=policy,
-            make_env=make,
-            player=_player(training, world, policy, evidence.seed),
-            base=base,
-            other=other,
-            tabular=_tables(training, world),
-        ),
-        notes,
+    evidence = replace(
+        evidence,
+        make_env=world.make,
+        player=_player(training, world, evidence.policy, evidence.seed),
+        base=None if other is None else _player(training, world, other, evidence.seed),
+        other=other,
+        tabular=_tables(training, world),
     )
+    return Gathered(evidence, () if before else ("the policy before training is not there to compare with",))
 
 
 def _credit(training: Training, folder: Path) -> Advantages:
