@@ -27,6 +27,10 @@ def first(seed: int, tick: Any) -> Outcome:
     return Outcome({"a": 1.0 + seed % 7 / 100}, (Curve("c", "l", (0.0, 1.0), (0.0, float(seed % 3)), "round"),))
 
 
+def many_lines(tick: Any) -> Outcome:
+    return Outcome({"a": 1.0, "b": 0.0}, tuple(Curve("c", f"l{i}", (0.0, 1.0), (0.0, 1.0)) for i in range(6)))
+
+
 def second(tick: Any) -> Outcome:
     return Outcome({"b": 0.0})
 
@@ -75,6 +79,17 @@ def test_results_and_page_hold_everything(
     assert "By planting it. &lt;script&gt;" in page
     assert page.count("<svg") == 2
     assert "Do not quote" not in page
+
+
+def test_lines_that_one_chart_cannot_tell_apart_take_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    monkeypatch.setattr(run, "run_jobs", at_once)
+    claim = replace(PLANTED, jobs=lambda seed, quick, out: [Job("x", many_lines, {}, 1)], charts=())
+    monkeypatch.setattr(run, "choose", lambda only: [claim])
+    page = run.main(out=tmp_path / "claims").read_text()
+    assert page.count("<svg") == 2
+    assert all(f"l{i}" in page for i in range(6))
 
 
 def test_the_quick_form_takes_one_master_seed_and_says_so(

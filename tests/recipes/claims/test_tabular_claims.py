@@ -70,7 +70,7 @@ def test_a_plan_in_a_small_world_by_arithmetic() -> None:
     # Three rooms, the key in the first, the agent in the second: west, take, east, open, east: pays with the fifth action.
     world = vault.tabular(3, 0.0, 0.0, 6)
     assert optimal_return(world) == pytest.approx((10 * (1 - 0.9 * 4 / 6) + 10 * (1 - 0.9 * 3 / 6)) / 2)
-    assert static_world.loss(0.0, 0.0, 3, 6, nothing) == pytest.approx((optimal_return(world),) * 2)
+    assert static_world.loss(0.0, 0.0, 3, 6) == pytest.approx((optimal_return(world),) * 2)
 
 
 def test_looking_in_its_quick_form() -> None:

@@ -127,13 +127,13 @@ def work(seed: int, tick: Callable[[], None]) -> Outcome:
             f"nats from the start, {name}": moved[-1],
         }
         curves.append(Curve("gold", name, tuple(map(float, range(ROUNDS + 1))), tuple(gold), "round"))
-        tick()
+    tick()
     return Outcome(figures, tuple(curves))
 
 
 def jobs(seed: int, quick: bool, out: Path) -> list[Job]:
     """One job, short enough to be the same in the quick form."""
-    return [Job("judges", work, {"seed": seed}, 4)]
+    return [Job("judges", work, {"seed": seed}, 1)]
 
 
 _END, _BEST = "gold, {}, end", "gold, {}, best round"

@@ -129,10 +129,10 @@ def _dots(claim: Claim, runs: Sequence[Figures]) -> list[Markup]:
 
 
 def _lines(curves: Sequence[Curve]) -> list[Markup]:
-    """Means over seeds, with the range of the seeds as a band."""
+    """Means over seeds, with the range of the seeds as a band; as many charts as it takes to tell the lines apart."""
     import numpy as np
 
-    from turnwise.runs.figures import Line, line_chart
+    from turnwise.runs.figures import SERIES, Line, line_chart
 
     charts = []
     for title in dict.fromkeys(curve.chart for curve in curves):
@@ -142,5 +142,16 @@ def _lines(curves: Sequence[Curve]) -> list[Markup]:
             y = np.array([curve.y for curve in own if curve.line == name])
             x = next(curve.x for curve in own if curve.line == name)
             lines.append(Line(name, x, y.mean(0).tolist(), y.min(0).tolist(), y.max(0).tolist()))
-        charts.append(line_chart(lines, title=title, x_label=own[0].x_label, width=520, height=240))
+        ends = [edge for line in lines for edges in (line.low, line.high) if edges is not None for edge in edges]
+        charts += [
+            line_chart(
+                lines[first : first + SERIES],
+                title=title,
+                x_label=own[0].x_label,
+                y_range=(min(ends), max(ends)),
+                width=520,
+                height=240,
+            )
+            for first in range(0, len(lines), SERIES)
+        ]
     return charts

@@ -124,7 +124,9 @@ def decide(claim: Claim, halves: Sequence[Sequence[Figures]]) -> Verdict:
     n, masters = sum(map(len, halves)), len(halves)
     seeds = f"n = {n} seed{'s' * (n > 1)}" + (f" from {masters} master seeds" if masters > 1 else "")
     parts = [f"{finding}{_split(finding)}" for finding in told]
-    return Verdict(word, f"{word.capitalize()}: {'; '.join(parts)}; {seeds}.", claimed, found)
+    met = sum(finding.state == "met" for finding in claimed)
+    rest = f" {met} of the claim's {len(claimed)} comparisons {'is' if met == 1 else 'are'} met."
+    return Verdict(word, f"{word.capitalize()}: {'; '.join(parts)}; {seeds}.{rest}", claimed, found)
 
 
 def shown(estimate: Estimate) -> str:
