@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 
-from turnwise import __version__
 from turnwise.audit.catalogue import ControlResult, catalogue, checked, said
 from turnwise.audit.evidence import Evidence, Level
 from turnwise.audit.measure import Measurement, NotMeasurable
@@ -77,7 +77,7 @@ class Card:
     seed: int = 0
     plays: int = 64
     notes: tuple[str, ...] = ()
-    version: str = __version__
+    version: str = field(default_factory=lambda: version("turnwise"))
 
     @property
     def measured(self) -> dict[str, Measurement]:
