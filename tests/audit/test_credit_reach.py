@@ -203,7 +203,6 @@ def test_shares_of_variance_by_arithmetic() -> None:
 
 def test_what_is_common_to_the_batch_is_taken_off_and_nothing_else() -> None:
     episodes = paid((4, 4, 4))
-    rewards = [e.rewards for e in episodes]
 
     def own_left_out(episodes: Sequence[Episode]) -> list[Floats]:
         """With equal lengths all other episodes move by one number, in which the paid one has no part."""
@@ -220,10 +219,28 @@ def test_what_is_common_to_the_batch_is_taken_off_and_nothing_else() -> None:
     assert flat.value == pytest.approx(3.0)
     assert "taken off" in flat.how
     assert measured(acausal_share, evidence(whitened_sums, episodes)).value == pytest.approx(0.5)
-    assert scale_and_shift(np.array([1.0, 2.0, 4.0]), np.array([3.0, 5.0, 9.0])) == pytest.approx((2.0, 1.0))
-    assert scale_and_shift(np.array([1.0, 2.0, 4.0]), np.array([3.0, 5.0, 8.0])) is None
-    assert scale_and_shift(np.array([1.0, 2.0]), np.array([3.0, 5.0])) is None, "two points lie on some line"
-    assert scale_and_shift(rewards[0], rewards[0]) == (1.0, 0.0)
+
+
+def test_a_scale_and_a_shift_are_found_where_something_tells() -> None:
+    before, any_other = np.array([1.0, 2.0, 4.0]), np.array([7.0])
+    assert scale_and_shift(before, 2 * before + 1, any_other) == pytest.approx((2.0, 1.0))
+    assert scale_and_shift(before, np.array([3.0, 5.0, 8.0]), any_other) is None
+    assert scale_and_shift(before[:2], 2 * before[:2] + 1, any_other) is None, "two points lie on some line"
+    assert scale_and_shift(before[:2], 2 * before[:2] + 1, before[:1]) == pytest.approx((2.0, 1.0))
+    zeros = np.zeros(4)
+    assert scale_and_shift(zeros, zeros - 0.1, np.zeros(2)) == pytest.approx((1.0, -0.1))
+    assert scale_and_shift(zeros, np.array([0.0, -0.1, -0.1, -0.1]), np.zeros(2)) is None
+    assert scale_and_shift(before, before, any_other) == (1.0, 0.0)
+    assert scale_and_shift(zeros[:0], zeros[:0], any_other) is None
+
+
+@pytest.mark.parametrize("algorithm", [PPO(gamma=0.9, lam=0.9), Reinforce(gamma=0.81)], ids=lambda a: type(a).__name__)
+def test_an_update_in_which_nobody_was_paid(algorithm: Improves) -> None:
+    """All advantages are 0 until a reward is raised; then the whole batch moves by one number."""
+    dull = [replace(e, turns=tuple(replace(t, reward=0.0) for t in e.turns)) for e in paid((4, 5, 6))]
+    given = of(algorithm, dull)
+    assert_powers(measured(reach, given), 0.81)
+    assert measured(acausal_share, given).value == 0.0
 
 
 def test_what_cannot_be_taken_off_is_said() -> None:
@@ -251,6 +268,12 @@ def test_episodes_that_cannot_be_asked_about() -> None:
     answer = measured(reach, given)
     assert answer.n == len(whole) - 1
     assert_powers(answer, 0.5)
+    # A record may hold one rollout of a group, and compares it with nothing.
+    alone = of(GRPO(), [whole[0], *whole[3:]], plays=64)
+    answer = measured(reach, alone)
+    assert (answer.n, answer.value) == (6, pytest.approx(3.0))
+    assert "14 rewards raised" in answer.how
+    assert "2 of them moved nothing" in answer.how
     # DAPO has nothing to say of a group that all returned the same.
     dull = [replace(e, turns=tuple(replace(t, reward=0.0) for t in e.turns)) for e in whole[:3]]
     assert measured(reach, of(DAPO(), [*dull, *whole[3:]], plays=64)).n == 6

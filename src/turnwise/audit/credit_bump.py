@@ -33,6 +33,9 @@ _UPDATES = 4
 _EXACT = 1e-6
 """Largest distance, relative to the largest advantage, at which a scale and a shift explain all."""
 
+_STILL = (1.0, 0.0)
+"""The scale and the shift of what did not move."""
+
 
 @dataclass(frozen=True)
 class Response:
@@ -123,12 +126,15 @@ def responses(name: str, evidence: Evidence, *, least: int = 1) -> Responses | N
     spaced = np.unique(np.linspace(0, len(updates) - 1, _UPDATES).round().astype(int))
     share = max(1, evidence.plays // (2 * len(spaced)))
     raises: list[_Raise] = []
-    try:
-        for place in spaced:
-            rng = np.random.default_rng([evidence.seed, int(place)])
+    refusal = ""
+    for place in spaced:
+        rng = np.random.default_rng([evidence.seed, int(place)])
+        try:
             raises += _raises(evidence.advantages, updates[place], share, least, rng)
-    except NoCreditError as error:
-        return NotMeasurable(name, Level.L1, str(error))
+        except NoCreditError as error:
+            refusal = str(error)
+    if refusal and not raises:
+        return NotMeasurable(name, Level.L1, refusal)
     if not raises:
         turns = f"{least} turns or more" if least > 1 else "a turn"
         return NotMeasurable(
@@ -199,20 +205,27 @@ def _raises(
         for i, (episode, values) in enumerate(zip(episodes, before, strict=True))
         if len(episode.turns) >= least and np.isfinite(episode.rewards).all() and np.isfinite(values).all()
     ]
-    # Streams of a batch are float32; nothing below their rounding is a gain.
-    single = all(np.array_equal(one, one.astype(np.float32), equal_nan=True) for one in before)
-    largest = max((float(np.nanmax(np.abs(one), initial=0.0)) for one in before), default=0.0)
-    rounding = (1.5 * 2.0**-23 if single else 1e-12) * max(largest, 1e-12)
+    # Those whose advantage is not 0 come first: a record may hold one rollout of a group, which is compared with none.
+    order = rng.permutation(able).tolist()
+    order = [i for i in order if before[i].any()] + [i for i in order if not before[i].any()]
     found: list[_Raise] = []
-    for i in sorted(rng.permutation(able)[:share].tolist()):
+    for i in sorted(order[:share]):
         last = len(episodes[i].turns) - 1
         for turn in sorted({last // 2, last}):
             changed = [*episodes[:i], raised(episodes[i], turn, delta), *episodes[i + 1 :]]
             after = advantages_by(code, changed)
             if np.isfinite(after[i]).all() and len(after[i]) == len(before[i]):
                 common = _common(episodes, before, after, i, turn)
+                rounding = _rounding([*before, after[i]])
                 found.append(_Raise(episodes[i], turn, delta, before[i], after[i], common, rounding))
     return found
+
+
+def _rounding(advantages: list[Floats]) -> float:
+    """Differences no larger than this are no gain. Streams of a batch are float32."""
+    largest = max(float(np.nanmax(np.abs(one), initial=0.0)) for one in advantages)
+    single = all(np.array_equal(one, one.astype(np.float32), equal_nan=True) for one in advantages)
+    return (1.5 * 2.0**-23 if single else 1e-12) * largest
 
 
 def _common(
@@ -232,31 +245,40 @@ def _common(
             x.append(before[j][chosen])
             y.append(after[j][chosen])
     told, then = np.concatenate(x), np.concatenate(y)
+    known = np.isfinite(told) & np.isfinite(then)
+    if known.any() and (told[known] == then[known]).all():
+        return _STILL
     # Zero both times is what code says of a turn that nobody could score.
-    known = np.isfinite(told) & np.isfinite(then) & ((told != 0) | (then != 0))
-    return scale_and_shift(told[known], then[known])
+    known &= (told != 0) | (then != 0)
+    return scale_and_shift(told[known], then[known], before[paid])
 
 
-def scale_and_shift(before: Floats, after: Floats) -> tuple[float, float] | None:
-    """Scale and shift that make the numbers before into those after; None where no such two do.
+def scale_and_shift(before: Floats, after: Floats, of: Floats) -> tuple[float, float] | None:
+    """Scale and shift that make the numbers before into those after; None where no such two do, or nothing tells.
 
     Args:
         before: (n,).
         after: (n,).
+        of: (m,) the numbers that they are wanted for. A line is told by three numbers or more; fewer tell what becomes
+            of themselves and of no others.
     """
-    tolerance = _EXACT * max(float(np.abs(before).max(initial=0.0)), float(np.abs(after).max(initial=0.0)))
+    if not len(before):
+        return None
+    tolerance = _EXACT * max(float(np.abs(before).max()), float(np.abs(after).max()))
     if (np.abs(after - before) <= 1e-3 * tolerance).all():
-        return (1.0, 0.0) if len(before) else None
-    if len(np.unique(before)) < 3:  # two points lie on a line whatever they are
+        return _STILL
+    distinct = np.unique(before)
+    if len(distinct) < 3 and not np.isin(of, distinct).all():
         return None
     centre = before.mean()
-    scale = float(((before - centre) * (after - after.mean())).sum() / ((before - centre) ** 2).sum())
+    spread = float(((before - centre) ** 2).sum())
+    scale = float(((before - centre) * (after - after.mean())).sum()) / spread if len(distinct) > 1 else 1.0
     shift = float(after.mean() - scale * centre)
     return (scale, shift) if (np.abs(scale * before + shift - after) <= tolerance).all() else None
 
 
 def _read(name: str, raises: list[_Raise], updates: int) -> Responses | NotMeasurable:
-    moving = [one for one in raises if one.common != (1.0, 0.0)]
+    moving = [one for one in raises if one.common != _STILL]
     later = [one for one in moving if len(one.later)]
     shared = not later or any(float(one.later.max()) > one.rounding for one in later)
     found = [one.response(shared=shared) for one in raises]
@@ -270,5 +292,5 @@ def _read(name: str, raises: list[_Raise], updates: int) -> Responses | NotMeasu
     if moving and shared and taken:
         how += f"; scale and shift of the batch taken off in {taken}"
     if moving and shared and taken < len(moving):
-        how += f"; in {len(moving) - taken} what moves the rest of the batch could not be told apart"
+        how += f"; what else moves the batch could not be told apart in {len(moving) - taken}"
     return Responses(moved, how)

@@ -227,16 +227,21 @@ def advantages_of(
     return advantages
 
 
-def recorded_values(folder: str | Path) -> list[tuple[Episode, Floats]]:
-    """The episodes of a run with what its critic said of their turns; empty for a run without one.
+def recorded_values(folder: str | Path) -> Iterator[tuple[Episode, Floats]]:
+    """The episodes of a run with what its critic said of their turns; none for a run without one.
 
     A record that cannot be read is passed over: `turnwise.audit.evidence_of` names it.
+
+    Args:
+        folder: The run, which is read when the first of them is asked for.
+
+    Yields:
+        An episode and (n_turns,) values.
 
     Raises:
         RunError: no run there.
     """
     run = RunFolder.view(folder)
-    found: list[tuple[Episode, Floats]] = []
     for number in run.recorded():
         try:
             values = read_streams(run.episodes(number)).get("value")
@@ -244,8 +249,7 @@ def recorded_values(folder: str | Path) -> list[tuple[Episode, Floats]]:
         except RunError:
             continue
         pairs = zip(episodes, values or (), strict=True)
-        found += [(episode, value) for episode, value in pairs if len(value) and np.isfinite(value).all()]
-    return found
+        yield from ((episode, value) for episode, value in pairs if len(value) and np.isfinite(value).all())
 
 
 def _assembled(
@@ -259,7 +263,11 @@ def _assembled(
         part = [i for i, one in enumerate(told) if len(one) and not np.isnan(one).all()]
     tokens = learner.advantages([given[i] for i in part])
     if told is None and tokens is None:
-        done = "no advantage enters its updates" if learner.updates else "it made no update of these episodes"
+        done = (
+            "no advantage enters its updates"
+            if learner.updates
+            else "none is seen, and these episodes alone teach it nothing"
+        )
         raise NoCreditError(f"{who} assigns no credit to turns: {done}")
     result = [np.full(len(episode.turns), np.nan) for episode in given]
     turns = None if told is None else [np.asarray(told[i], np.float64) for i in part]
