@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,6 +56,28 @@ def test_a_choice_of_which_one_side_was_recorded_is_a_choice_still() -> None:
         metrics=[{"iteration": 1.0, "total/episodes": 40.0}],
     )
     assert value(queries(evidence)) == 20.0
+
+
+def test_pairs_of_a_file_are_counted_in_the_file(tmp_path: Path) -> None:
+    """Half of the sides were recorded, of a run that read six pairs five times; a changed file is not believed."""
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"p{k}", "chosen": f"good {k}", "rejected": f"bad {k}"} for k in range(6)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {
+        "training": {"algorithm": {"name": "dpo"}, "data": {"data": str(path), "kind": "auto", "passes": 0.0}},
+        "files": {"data": sha256(path.read_bytes()).hexdigest()},
+    }
+    kept = Iteration(tuple(bills._preferences(6)[::2]))
+    lines = [{"iteration": 1.0, "total/episodes": 60.0}]
+    evidence = Evidence(config=config, iterations=(kept,), metrics=lines)
+    assert value(queries(evidence)) == 6.0
+    assert value(bits(evidence)) == 6.0
+    few = replace(evidence, metrics=[{"iteration": 1.0, "total/episodes": 8.0}])
+    assert value(queries(few)) == 4.0, "no more than were handed out"
+    path.write_text(path.read_text() + json.dumps(rows[0]) + "\n")
+    assert isinstance(queries(evidence), NotMeasurable)
+    path.unlink()
+    assert isinstance(queries(evidence), NotMeasurable)
 
 
 def test_what_one_in_four_episodes_says_has_an_interval() -> None:

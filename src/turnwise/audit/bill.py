@@ -16,6 +16,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from turnwise.audit.evidence import Evidence, Iteration, Level
 from turnwise.audit.measure import Measurement, NotMeasurable, bootstrap_interval, ratio_interval
 from turnwise.audit.quantity import Quantity, Section
 from turnwise.episode import Episode, Source
+from turnwise.errors import TurnwiseError
 
 _QUERIES, _JUDGEMENTS, _BITS = "feedback/queries", "feedback/judgements", "feedback/bits"
 _MINUTES = "feedback/human_minutes"
@@ -82,7 +85,7 @@ class Bill:
         parts = ", ".join(f"{a.queries.sum() * self.scale:,.0f} {a.kind}s by {a.payer!r}" for a in self.asked)
         if not self.known:
             return f"{parts}; counted in the record, nobody wrote down whether there was more"
-        return parts + ("; counted" if self.whole else f"; 1 of {self.scale:.3g} episodes was recorded, scaled up")
+        return parts + ("; counted" if self.whole else f"; one in {self.scale:.3g} episodes was recorded, scaled up")
 
     def widened(self, low: float, high: float) -> tuple[float, float]:
         """An interval of what was recorded, as one of the whole run."""
@@ -109,16 +112,16 @@ def bill(name: str, evidence: Evidence) -> Bill | NotMeasurable:
             return NotMeasurable(
                 name, Level.L1, "a part of stored and own episodes was recorded, and not how many of each"
             )
-        passes = _setting(evidence, "data", "passes")
-        if not passes:
-            why = "a part of the stored episodes was recorded, and not how often the run went through them"
+        held = _stored_answers(evidence, total or 0.0)
+        if held is None:
+            why = (
+                "a part of the stored episodes was recorded, and neither the file, unchanged and without held-out rows, nor "
+                "the number of passes says how many there were"
+            )
             return NotMeasurable(name, Level.L1, why)
         unique = _once(recorded)
-        return (
-            Bill(_asked(unique, evidence), total / passes / len(unique), False, len(unique), True)
-            if total
-            else _none(name)
-        )
+        found = _asked(unique, evidence)
+        return Bill(found, held / len(unique), held <= len(unique), len(unique), True) if found else _none(name)
     unique = _once(recorded)
     # Broken episodes are in the total and were shown to nobody.
     found = _asked(unique, evidence)
@@ -199,17 +202,17 @@ def _asked(episodes: Sequence[Episode], evidence: Evidence) -> tuple[Asked, ...]
 
 def _of(payer: str, episodes: Sequence[Episode], evidence: Evidence) -> Asked | None:
     shown = tuple(e for e in episodes if any(payer in turn.rewards for turn in e.turns))
-    sizes = Counter(_group(e) for e in shown)
+    sizes = Counter(task_of(e) for e in shown)
     n = len(shown)
     if payer == TEACHER:
         size = _setting(evidence, "algorithm", "group_size")
         # Each pair of a group is compared: an episode takes part in G − 1 comparisons, and has half of each.
-        halves = np.array([(float(size or sizes[_group(e)]) - 1) / 2 for e in shown])
+        halves = np.array([(float(size or sizes[task_of(e)]) - 1) / 2 for e in shown])
         return Asked(payer, "comparison", shown, halves, halves)
     algorithm = evidence.settings.get("algorithm")
     paired = isinstance(algorithm, Mapping) and algorithm.get("name") in PAIRED
     if payer == LABEL and (paired or max(sizes.values()) > 1):
-        compared = np.array([1 / sizes[_group(e)] if sizes[_group(e)] > 1 else 0.5 for e in shown])
+        compared = np.array([1 / sizes[task_of(e)] if sizes[task_of(e)] > 1 else 0.5 for e in shown])
         return Asked(payer, "comparison", shown, compared, compared)
     if payer == LABEL:
         steps = np.array([float(len(e.turns)) if _in_steps(e) else 1.0 for e in shown])
@@ -220,16 +223,43 @@ def _of(payer: str, episodes: Sequence[Episode], evidence: Evidence) -> Asked | 
     return Asked(payer, "score", shown, np.ones(n), paid)
 
 
+def _stored_answers(evidence: Evidence, handed_out: float) -> float | None:
+    """Different stored answers that a run was handed; None where nobody can say.
+
+    A source of stored episodes visits each of them once in every pass.
+    """
+    data = evidence.settings.get("data")
+    files = (evidence.config or {}).get("files")
+    told = files.get("data") if isinstance(files, Mapping) else None
+    if not isinstance(data, Mapping):
+        return None
+    path = Path(str(data.get("data") or ""))
+    whole = not (data.get("held_out") or data.get("skip_bad") or data.get("max_length"))
+    if told and whole and path.is_file() and sha256(path.read_bytes()).hexdigest() == told:
+        from turnwise.data import load, renames
+
+        kind = None if data.get("kind", "auto") == "auto" else data["kind"]
+        try:
+            rows = load(
+                path, kind=kind, columns=renames([data.get("columns") or ""]), split=data.get("split") or ""
+            ).rows
+        except TurnwiseError:
+            return None  # the run had read it; whatever it needed for that is not here
+        return min(float(sum(len(row.answers) for row in rows)), handed_out)
+    passes = _setting(evidence, "data", "passes")
+    return handed_out / passes if passes else None
+
+
 def _once(episodes: Sequence[Episode]) -> list[Episode]:
     """Without repeats of what was stored."""
     found: dict[Any, Episode] = {}
     for place, episode in enumerate(episodes):
         said = b"|".join(turn.act.tobytes() for turn in episode.turns)
-        found.setdefault(place if episode.source is Source.POLICY else (_group(episode), said), episode)
+        found.setdefault(place if episode.source is Source.POLICY else (task_of(episode), said), episode)
     return list(found.values())
 
 
-def _group(episode: Episode) -> str:
+def task_of(episode: Episode) -> str:
     """The group, without the number that a stored group has where two passes met in one iteration."""
     name, mark, number = episode.group.rpartition("#")
     return name if mark and number.isdigit() and episode.source is not Source.POLICY else episode.group

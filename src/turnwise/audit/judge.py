@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from turnwise.audit.bill import task_of
 from turnwise.audit.controls import Control, Trial, planted
 from turnwise.audit.evidence import Evidence, Iteration, Level
 from turnwise.audit.measure import (
@@ -158,7 +159,7 @@ def horizon_leak(evidence: Evidence) -> Measurement | NotMeasurable:
         )
     units: dict[tuple[str, int], list[int]] = {}
     for place, episode in enumerate(scored):
-        units.setdefault((episode.group, episode.seed), []).append(place)
+        units.setdefault((task_of(episode), episode.seed), []).append(place)
     members = [np.array(places) for places in units.values()]
 
     def share(drawn: NDArray[Any]) -> float:
