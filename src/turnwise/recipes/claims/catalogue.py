@@ -12,10 +12,13 @@ from turnwise.recipes.claims.claim import Claim
 MODULES: Mapping[str, str] = {
     "E1": "process_reward",
     "E2": "static_world",
+    "E3": "persistence",
     "E4": "offline",
     "E5": "reward_and_credit",
     "E6": "own_successes",
+    "E7": "goal_in_weights",
     "E9": "frozen_judge",
+    "E10": "one_step_safety",
 }
 """Number -> the module of this package that holds it as ``CLAIM``."""
 
