@@ -441,3 +441,4 @@ QUANTITIES = (
         Level.L0,
     ),
 )
+"""The feedback bill, as quantities of a card."""

@@ -210,3 +210,4 @@ QUANTITIES = (
         Level.L1,
     ),
 )
+"""The cost ledger, as quantities of a card."""

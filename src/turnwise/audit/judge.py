@@ -391,3 +391,4 @@ QUANTITIES = (
         Level.L1,
     ),
 )
+"""How far the reward can be trusted, as quantities of a card."""

@@ -279,3 +279,4 @@ QUANTITIES = (
         Level.L0,
     ),
 )
+"""Online-ness from records, as quantities of a card."""

@@ -56,7 +56,7 @@ class _Ratios:
     tokens: tuple[NDArray[np.float64], ...]
 
 
-Figure = Callable[[Sequence[NDArray[np.float64]], int], tuple[float, tuple[float, float]]]
+_Figure = Callable[[Sequence[NDArray[np.float64]], int], tuple[float, tuple[float, float]]]
 
 
 def _overlap_of(ratios: Sequence[NDArray[np.float64]], seed: int) -> tuple[float, tuple[float, float]]:
@@ -80,7 +80,7 @@ def _ess_of(ratios: Sequence[NDArray[np.float64]], seed: int) -> tuple[float, tu
     return value, (max(low, 0.0), max(min(high, 1.0), value))
 
 
-def _measure(name: str, evidence: Evidence, figure: Figure) -> Measurement | NotMeasurable:
+def _measure(name: str, evidence: Evidence, figure: _Figure) -> Measurement | NotMeasurable:
     found = _evaluated(name, evidence)
     if isinstance(found, NotMeasurable):
         return found
@@ -264,3 +264,4 @@ QUANTITIES = (
         Level.L3,
     ),
 )
+"""Online-ness with the policy at hand, as quantities of a card."""

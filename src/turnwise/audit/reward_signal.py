@@ -178,3 +178,4 @@ QUANTITIES = (
         Level.L4,
     ),
 )
+"""The reward signal, as quantities of a card."""
