@@ -1,6 +1,6 @@
 """Attention over a prefix tree: (1) it is masked softmax attention along each path, in value and in all three gradients, for
-random trees, head counts and widths; (2) blocks of any size and probabilities kept or not give the same; (3) so does
-PyTorch's own function, which other devices and 16-bit weights use."""
+random trees, head counts and widths, whoever asks; (2) blocks of any size and probabilities kept or not give the same; (3) so
+does PyTorch's own function, which other devices and 16-bit weights use."""
 
 from __future__ import annotations
 
@@ -72,6 +72,52 @@ def test_it_is_attention_along_each_path(found: list[list[int]], shape: tuple[in
     theirs = with_gradients(lambda a, b, c: by_hand(tree, lengths, a, b, c, 0.7), q, k, v, slope)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
+
+
+def asking(found: list[list[int]], read: Tensor, *tensors: Tensor) -> list[Tensor]:
+    tree, lengths = made(found)
+    plan = Tree(tree, lengths, read.device, read)
+
+    def attend(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        with plan.reading():
+            return plan.attend(0, a, b, c, 0.7)
+
+    return with_gradients(attend, *tensors)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+@given(found=sequences, shape=heads, seed=st.integers(0, 99), run=st.sampled_from([2, 64]))
+@settings(max_examples=25, deadline=None)
+def test_where_some_are_read_only_they_ask(
+    ours: bool, found: list[list[int]], shape: tuple[int, int], seed: int, run: int
+) -> None:
+    tree, lengths = made(found)
+    q, k, v, slope = drawn(len(tree), *shape)
+    asks = torch.rand(len(tree), generator=torch.Generator().manual_seed(seed)) < seed / 99
+    asks[-1] = True
+    heard = asks[None, :, None, None]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tree_attention, "RUN", run)
+        if not ours:
+            patch.setattr(tree_attention, "_by_products", lambda q: False)
+        said = asking(found, asks.nonzero().squeeze(1), q, k, v, slope)
+    right = with_gradients(lambda a, b, c: by_hand(tree, lengths, a, b, c, 0.7) * heard, q, k, v, slope)
+    for a, b in zip(said, right, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
+
+
+def test_a_plan_is_asked_by_all_nodes_again_afterwards() -> None:
+    tree, lengths = made([[0, 1, 2, 1], [0, 1, 1]])
+    q, k, v, _ = drawn(len(tree), 2, 2)
+    plan, whole = Tree(tree, lengths, q.device, torch.tensor([1, 4])), Tree(tree, lengths, q.device)
+    assert plan.read is not None
+    expected = whole.attend(0, q, k, v, 1.0)
+    for _ in range(2):
+        assert torch.equal(plan.attend(0, q, k, v, 1.0), expected)
+        with plan.reading():
+            said = plan.attend(0, q, k, v, 1.0)
+        torch.testing.assert_close(said[:, plan.read], expected[:, plan.read], atol=1e-12, rtol=0)
+    assert plan.calls == 4
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The last layer of a model answers where somebody reads, and nowhere else.
 
 Below it every token matters, because later ones attend to it. Of the last layer only those tokens matter whose hidden state is
-read: the one before each token that the policy sampled. Prompts and observations need its keys and values, but no step after
-attention. In a network of few layers, or in dialogues of many observations, that is much of the work.
+read: the one before each token that the policy sampled. Prompts and observations need its keys and values, but ask nothing of
+attention, and no step after it. In a network of few layers, or in dialogues of many observations, that is much of the work.
 
 Whoever listens to the last layer or a part of it (a hook) still gets what all tokens say. Behind it, at the norm before the head,
 there is one row for each token that is read.
@@ -119,9 +119,11 @@ def _is_heard(part: nn.Module) -> bool:
 
 def _forward(layer: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
     """(1, U, d) -> (1, K, d) at the nodes that the plan says are read, or all of them if it does not say or somebody listens."""
-    read = _read(kwargs.get("plan"))
-    if read is None or args or any(map(_is_heard, layer.modules())):
+    plan = kwargs.get("plan")
+    read = _read(plan)
+    if plan is None or read is None or args or any(map(_is_heard, layer.modules())):
         return type(layer).forward(layer, hidden_states, *args, **kwargs)
-    said = layer.self_attn(hidden_states=layer.input_layernorm(hidden_states), **kwargs)[0]
+    with plan.reading():
+        said = layer.self_attn(hidden_states=layer.input_layernorm(hidden_states), **kwargs)[0]
     rows = hidden_states.index_select(1, read) + said.index_select(1, read)
     return rows + layer.mlp(layer.post_attention_layernorm(rows))
