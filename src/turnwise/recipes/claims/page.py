@@ -106,13 +106,13 @@ def _findings(caption: str, findings: Sequence[Finding]) -> Markup:
         rows.append(
             [
                 f"{finding.comparison.left}: {finding.comparison.needs}",
+                finding.state if len(set(finding.states)) == 1 else f"open ({' and '.join(finding.states)})",
                 shown(finding.left),
                 shown(right) if isinstance(right, Estimate) else f"{right:g}",
                 shown(finding.difference),
-                finding.state if len(set(finding.states)) == 1 else f"open ({' and '.join(finding.states)})",
             ]
         )
-    return table(["comparison", "measured", "against", "difference", ""], rows, caption=caption, figures=4)
+    return table(["comparison", "", "measured", "against", "difference"], rows, caption=caption, figures=3)
 
 
 def _dots(claim: Claim, runs: Sequence[Figures]) -> list[Markup]:

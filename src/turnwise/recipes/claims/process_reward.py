@@ -33,7 +33,7 @@ JUDGES = (IMMEDIATE, PROGRESS, BASE, BEST)
 """What an action is judged by."""
 ENOUGH = 0.9
 """Share of the way from the base's return to the optimum that counts as all of it."""
-TOLD = "share of the worlds in which k* tells whether one step on the base's outcomes is enough"
+TOLD = "k* tells if one step on outcomes is enough, share of worlds"
 """Name of a figure."""
 
 
