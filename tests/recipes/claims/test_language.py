@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from turnwise.envs.bypass import Bypass
 from turnwise.envs.exact import optimal_policy
 from turnwise.envs.vault import Vault, tabular
 from turnwise.episode import Transcript
-from turnwise.recipes.claims import goal_in_weights, language, one_step_safety, persistence
+from turnwise.recipes.claims import goal_in_weights, language, one_step_safety, persistence, reasoning_drift
 from turnwise.recipes.settings import World
 
 HERE = Path("nowhere")
@@ -154,3 +155,59 @@ def test_a_model_is_taught_compared_with_itself_and_goes_on(tmp_path: Path) -> N
     assert (first / "config.json").exists()
     assert (after / "config.json").exists()
     assert first != after
+
+
+def test_demonstrated_reasoning_is_right_without_slips_and_paid_by_the_answer_alone() -> None:
+    assert reasoning_drift.sums((3, 4, 1, 2)) == [3, 2, 3, 0]
+    for shown in reasoning_drift.demonstrations(3, 20, 0.0):
+        assert shown.rewards == (1.0,)
+        assert reasoning_drift.reasons_right(shown)
+    paid = [shown.rewards[0] for shown in reasoning_drift.demonstrations(3, 400, 1.0)]
+    # Three steps that are surely wrong, by 1 to 4 each, still add up to nothing in (4³ − 4) / 5 = 12 of 64 cases.
+    assert abs(sum(paid) / 400 - 12 / 64) < 0.08
+    world = reasoning_drift.Chain()
+    world.reset(seed=1)
+    right = str(sum(world.digits) % 5)
+    wrong = str((sum(world.digits) + 1) % 5)
+    for said, reward in (
+        (f"<think> {wrong} </think> {right}", 1.0),
+        (f"<think> {right} </think> {wrong}", 0.0),
+        (f"<think> {right} </think>", 0.0),
+        (f"<think> {right}", 0.0),
+        (right, 1.0),
+    ):
+        world.reset(seed=1)
+        assert world.step(said)[1] == reward
+
+
+class _Reasoner:
+    """A planted reasoner, who answers by what stands in the reasoning, or by the question."""
+
+    def __init__(self, reads: bool) -> None:
+        self.reads = reads
+
+    def _answer(self, prompt: str, thought: str) -> str:
+        if self.reads:
+            return thought.split()[-1] if thought else "none"
+        return str(sum(int(word) for word in prompt.split()[1:]) % reasoning_drift.MODULUS)
+
+    def __call__(self, make: Any, seeds: Sequence[int]) -> list[Transcript]:
+        def say(observations: Sequence[str], own: Sequence[str], seed: int) -> str:
+            thought = " ".join(map(str, reasoning_drift.sums([int(w) for w in observations[0].split()[1:]])))
+            return f"<think> {thought} </think> {self._answer(observations[0], thought)}"
+
+        return speaker(say)(make, seeds)
+
+    def goes_on(self, prompts: Sequence[str], begun: Sequence[str], seeds: Sequence[int]) -> list[str]:
+        thoughts = [text.removeprefix("<think>").removesuffix("</think>").strip() for text in begun]
+        return [self._answer(prompt, thought) for prompt, thought in zip(prompts, thoughts, strict=True)]
+
+
+@pytest.mark.parametrize(("reads", "load"), [(True, 1.0), (False, 0.0)])
+def test_planted_reasoning_bears_all_or_nothing(reads: bool, load: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, _Reasoner(reads), reasoning_drift.Chain)
+    figures = reasoning_drift.measured("x", HERE, HERE, 1, 24)
+    assert figures["accuracy, x"] == figures["right sums, x"] == 1.0
+    assert figures["load blanked, x"] == load
+    # Nobody's log-probabilities are known, so there is no drift to speak of.
+    assert math.isnan(figures["drift, x"])

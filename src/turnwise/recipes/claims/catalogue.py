@@ -19,6 +19,7 @@ MODULES: Mapping[str, str] = {
     "E7": "goal_in_weights",
     "E9": "frozen_judge",
     "E10": "one_step_safety",
+    "E11": "reasoning_drift",
 }
 """Number -> the module of this package that holds it as ``CLAIM``."""
 
