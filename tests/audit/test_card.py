@@ -23,6 +23,7 @@ from turnwise.audit import (
     Quantity,
     Section,
     Series,
+    Trial,
     planted,
 )
 from turnwise.audit.card import Card, Refused, make_card
@@ -44,7 +45,7 @@ CURVE = Series(
 def quantity(
     measure: Any = None, *controls: Control, name: str = "fake/fixed", section: Section = Section.COST
 ) -> Quantity:
-    known = list(controls) or [RIGHT]
+    known: list[Control | Trial] = [*controls] or [RIGHT]
     return Quantity(
         name, f"title of {name}", "What it is.", section, measure or FixedMeasure(name=name), lambda: known, Level.L1
     )
@@ -213,7 +214,7 @@ def test_the_terminal_shows_everything_in_its_width(width: int) -> None:
     assert max(map(len, lines)) <= width
     text = " ".join(" ".join(lines).split())
     for part in (
-        "2.00 turns",
+        "2.00 [−∞, ∞] 1 turns",
         "[−∞, ∞]",
         "0.500",
         "refused",

@@ -81,6 +81,6 @@ def test_clauses_are_joined_and_groups_are_sentences() -> None:
     ]
     found = {"a": figure("a", 12.0), "b": figure("b", 0.25, unit="share"), "c": figure("c", 0.5, 0.25, 0.75)}
     text = sentence(found, groups)
-    assert text == "The update reached 12.0 and at 25 %. The policy scored 0.500 in [0.250, 0.750]."
+    assert text == "The update reached 12 and at 25 %. The policy scored 0.500 in [0.250, 0.750]."
     del found["a"]
     assert sentence(found, groups).startswith("The update at 25 %.")

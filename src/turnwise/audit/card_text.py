@@ -14,7 +14,6 @@ from turnwise.audit.card_words import (
     rows_of,
     title_with_unit,
     unmeasured,
-    value_text,
 )
 from turnwise.audit.catalogue import ControlResult
 from turnwise.audit.measure import Measurement
@@ -31,6 +30,7 @@ HOW_FROM = 112
 
 _TITLE = 30
 _NARROW = 26
+_UNIT = 14
 _CELL = 16
 
 
@@ -79,17 +79,20 @@ def _figures(card: Card, width: int) -> Table:
 
     roomy = width >= HOW_FROM
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    table.add_column("", max_width=_TITLE, overflow="fold")
+    table.add_column("", min_width=24, max_width=_TITLE, overflow="fold")
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("95 % interval", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
+    table.add_column("unit", style="dim", overflow="fold", max_width=None if roomy else _UNIT)
     if roomy:
         table.add_column("how", style="dim", overflow="fold")
     for section, lines in card.sections:
         table.add_row(Text(section.value, style="bold cyan"))
         for line in lines:
             assert isinstance(line.answer, Measurement)
-            cells = [value_text(line.answer), interval_text(line.answer), f"{line.answer.n:,}"]
+            found = line.answer
+            unit = found.unit if found.unit != "share" else ""
+            cells = [bare_text(found), interval_text(found), f"{found.n:,}", unit]
             cells += [line.answer.how] * roomy
             table.add_row(_indented(line.title), *(Text(cell) for cell in cells))
     return table

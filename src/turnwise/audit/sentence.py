@@ -156,4 +156,4 @@ def _group(group: Group, measured: Mapping[str, Measurement]) -> str:
 def _figure(value: float, unit: str) -> str:
     if math.isinf(value):
         return "−∞" if value < 0 else "∞"
-    return number(value, share=unit == "share", trim=False)
+    return number(value, share=unit == "share")
