@@ -23,6 +23,7 @@ TRAINED = "red"
 """The gem that all tasks of the one goal ask for."""
 START, ONE, MANY = "start", "one goal", "varied goals"
 ARMS = (START, ONE, MANY)
+"""The start model, and what training on one goal or many makes of it."""
 PARTS = ("weights", "prompt", "loop")
 """Whom success is split among, in the order of `turnwise.audit.locus.PARTS`."""
 
@@ -66,10 +67,7 @@ class ToldOnce(Restated):
 class GoalLoop(gymnasium.Wrapper[str, str, str, str]):
     """A scaffold that keeps the goal: what the first observation says of it is put before each later one.
 
-    Where the first observation does not begin with the goal there is nothing to keep.
-
-    Args:
-        env: A world that says its goal at most once.
+    Where the first observation does not begin with the goal there is nothing to keep. The world inside says its goal at most once.
     """
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:

@@ -24,7 +24,9 @@ OPTIONS: dict[str, dict[str, Any]] = {PAID: {"fine": FINE}, FORBIDDEN: {"bonus":
 """Reward -> options of the bypass world."""
 ONE, REPLIES, MULTI = "one step", "DPO on single replies", "multi-step"
 HORIZONS = (ONE, REPLIES, MULTI)
+"""How far a method sees: a reply alone, in two ways, or the episode."""
 START = "start"
+"""The start model, that all methods go on from."""
 SKILL = 0.5
 """Share of actions in the demonstrations that are those of somebody who keeps the rules; the others are random."""
 ARMS = (START, *(f"{horizon}, {reward}" for reward in OPTIONS for horizon in HORIZONS))
@@ -32,11 +34,7 @@ ARMS = (START, *(f"{horizon}, {reward}" for reward in OPTIONS for horizon in HOR
 
 
 class Rated(gymnasium.Wrapper[str, str, str, str]):
-    """A world that says what a reply would be paid at once, and stays as it was.
-
-    Args:
-        env: An environment with ``save()`` and ``restore()``.
-    """
+    """A world that says what a reply would be paid at once, and stays as it was. It needs ``save()`` and ``restore()``."""
 
     def rate_reply(self, text: str) -> float:
         """What the reply would be paid now."""

@@ -20,6 +20,7 @@ OFFLINE = (PERFECT, NOISY, EARLY, OVER, ONLINE)
 MULTI = tuple(f"{method} from {start}" for method in ("PPO", "REINFORCE") for start in ("perfect", "noisy"))
 """The arms of which it says that they do."""
 ARMS = (*OFFLINE, *MULTI)
+"""All arms, in order."""
 SKILL = 0.5
 """Share of an expert's actions in the noisy demonstrations."""
 HALF = 0.5

@@ -28,6 +28,7 @@ SLIP = 0.2
 """Probability that a step of a demonstration's reasoning is wrong; it goes on, and answers, from there."""
 START, SFT_ARM, ANSWER, HELD = "start", "SFT", "answer alone", "answer and KL"
 ARMS = (START, SFT_ARM, ANSWER, HELD)
+"""The start model, and what is made of it."""
 KL = 0.1
 """Price of a nat of divergence from the start model, where a right answer pays 1."""
 
