@@ -20,7 +20,7 @@ from turnwise.audit.card_words import (
     value_text,
 )
 from turnwise.audit.measure import Measurement, Series
-from turnwise.audit.strip import strip_chart, strip_rows
+from turnwise.audit.strip import longest, strip_chart, strip_rows
 from turnwise.runs.evaluate import Estimate
 from turnwise.runs.figures import SERIES, dot_interval_chart, line_chart
 from turnwise.runs.figures import Line as Curve
@@ -61,9 +61,9 @@ def write_comparison(cards: Sequence[Card], names: Sequence[str], out: str | Pat
 
 def comparison_parts(cards: Sequence[Card], names: Sequence[str]) -> list[Part]:
     """The sections of a page that sets cards side by side; see `write_comparison`."""
-    strips = [
-        strip_chart(rows, name, 560) for card, name in zip(cards, names, strict=True) if (rows := strip_rows(card))
-    ]
+    rows = [(name, found) for card, name in zip(cards, names, strict=True) if (found := strip_rows(card))]
+    most = max((longest(found) for _, found in rows), default=0.0)
+    strips = [strip_chart(found, name, 560, most=most) for name, found in rows]
     parts = [Part("How far each one looks", [*strips, _HORIZONS])] if strips else []
     parts += [Part("In a sentence each", [table(["run", ""], [*zip(names, (c.sentence for c in cards), strict=True)])])]
     for section, rows in rows_of(cards):

@@ -44,7 +44,7 @@ def strip_text(rows: Sequence[Row], width: int) -> list[Text]:
     from rich.text import Text
 
     room = max(12, width - 46)
-    most = _most(rows)
+    most = longest(rows)
     lines = []
     for who, answer in rows:
         line = Text(f"  {who:<8}", style="bold")
@@ -65,15 +65,18 @@ def strip_text(rows: Sequence[Row], width: int) -> list[Text]:
     return lines
 
 
-def strip_chart(rows: Sequence[Row], title: str = "Three horizons", width: int = 640) -> Markup:
+def strip_chart(
+    rows: Sequence[Row], title: str = "Three horizons", width: int = 640, *, most: float | None = None
+) -> Markup:
     """The strip as one SVG element.
 
     Args:
         rows: Whose horizon and how far it reaches.
         title: Stands above it.
         width: In CSS pixels at its natural size.
+        most: Turns at the end of the axis; by default what the figures need.
     """
-    most, left, top = _most(rows), 64.0, 28.0
+    most, left, top = most or longest(rows), 64.0, 28.0
     plot, floor = width - left - 230.0, top + _ROW * len(rows)
     parts: list[str] = []
 
@@ -111,8 +114,8 @@ def strip_chart(rows: Sequence[Row], title: str = "Three horizons", width: int =
     )
 
 
-def _most(rows: Sequence[Row]) -> float:
-    """The turns at the end of the axis."""
+def longest(rows: Sequence[Row]) -> float:
+    """Turns at the end of an axis that has room for the rows."""
     found = [answer for _, answer in rows if isinstance(answer, Measurement)]
     ends = [v for answer in found for v in (answer.value, answer.interval[1]) if math.isfinite(v)]
     return max([_LEAST, *ends])

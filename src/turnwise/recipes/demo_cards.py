@@ -19,6 +19,8 @@ PLAYS = 32
 """Episodes that a measure may play for each of its figures."""
 
 SHOWN = (
+    "horizon/policy",
+    "reward/foresight",
     "online/own_share",
     "world/closed_loop_gain",
     "world/feedback_worth",
