@@ -211,3 +211,42 @@ def test_planted_reasoning_bears_all_or_nothing(reads: bool, load: float, monkey
     assert figures["load blanked, x"] == load
     # Nobody's log-probabilities are known, so there is no drift to speak of.
     assert math.isnan(figures["drift, x"])
+
+
+@pytest.mark.parametrize(
+    ("module", "make"),
+    [
+        (persistence, partial(Vault, length=5, slip=0.0, max_turns=20)),
+        (one_step_safety, partial(Bypass, cue="all")),
+        (goal_in_weights, goal_in_weights.varied),
+        (reasoning_drift, reasoning_drift.Chain),
+    ],
+)
+def test_every_arm_is_trained_once_from_its_start_and_every_figure_that_is_asked_for_is_there(
+    module: Any, make: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The trials with planted models in place of all training."""
+    trained: dict[Path, Path | None] = {}
+
+    def train(*arguments: Any, start: Path | None = None, **_: Any) -> Path:
+        out = next(argument for argument in arguments if isinstance(argument, Path))
+        assert out not in trained
+        assert start is None or start in trained
+        trained[out] = start
+        return out
+
+    monkeypatch.setattr(language, "teach", train)
+    monkeypatch.setattr(language, "go_on", train)
+    monkeypatch.setattr(language, "pairs", lambda *_: [])
+    monkeypatch.setattr("turnwise.audit.evidence_of", lambda folder: Evidence())
+    player = _Reasoner(reads=True) if module is reasoning_drift else speaker(lambda observations, own, seed: "work")
+    plant(monkeypatch, player, make, player)
+    (job,) = module.CLAIM.jobs(3, True, tmp_path)
+    ticks: list[None] = []
+    figures = job.work(tick=lambda: ticks.append(None), **job.arguments).figures
+    assert len(ticks) == job.units == 2 * len(module.ARMS)
+    assert {out.name for out in trained} == set(module.ARMS)
+    claim = module.CLAIM
+    asked = {side for one in (*claim.claimed, *claim.found) for side in (one.left, one.right) if isinstance(side, str)}
+    drawn = {name for chart in claim.charts for name in chart.figures}
+    assert asked | drawn <= set(figures)

@@ -12,13 +12,17 @@ import gymnasium
 
 from turnwise.algorithms import PPO
 from turnwise.audit.locus import Restated
-from turnwise.envs.errand import GEMS, Errand
-from turnwise.recipes.claims.claim import Chart, Claim, Comparison, Outcome
+from turnwise.envs.errand import GEMS, HELD, Errand
+from turnwise.envs.text_env import Outcome, plain
+from turnwise.recipes.claims.claim import Chart, Claim, Comparison
+from turnwise.recipes.claims.claim import Outcome as Figures
 from turnwise.recipes.parallel import Job
 from turnwise.recipes.settings import World
 
 NEAR, TURNS = 5, 15
 """Rooms that things are in at the start, and the deadline."""
+SKILL = 0.5
+"""Share of an expert's actions in the demonstrations; the others are random."""
 TRAINED = "red"
 """The gem that all tasks of the one goal ask for."""
 START, ONE, MANY = "start", "one goal", "varied goals"
@@ -30,6 +34,8 @@ PARTS = ("weights", "prompt", "loop")
 
 class Near(Errand):
     """The errand world with everything in its first rooms, and if asked for with one goal alone.
+
+    Handing the guard the other gem ends the episode and pays nothing. So whoever does not know the goal has to guess.
 
     Args:
         wanted: The gem that all tasks ask for; the seed draws it if empty.
@@ -47,6 +53,12 @@ class Near(Errand):
             self.wanted = GEMS.index(self._only)
         self._prefix = f"{self.goal()} ;"
         return self._observe()
+
+    def act(self, text: str) -> Outcome:
+        other = GEMS[1 - self.wanted]
+        if plain(text) == f"give {other} gem" and self.me in self.guards and self.gems[1 - self.wanted] == HELD:
+            return Outcome(self._observe(), 0.0, True)
+        return super().act(text)
 
 
 class ToldOnce(Restated):
@@ -104,14 +116,14 @@ def world(arm: str) -> World:
     return World(f"{__name__}:{_WORLDS[arm]}", memory=0, max_tokens=5, where="inline")
 
 
-def trial(seed: int, quick: bool, out: str, tick: Callable[[], None]) -> Outcome:
+def trial(seed: int, quick: bool, out: str, tick: Callable[[], None]) -> Figures:
     """All arms of a seed; those with a goal or many go on from the start model."""
     from turnwise.audit import evidence_of
     from turnwise.recipes.claims.language import go_on, teach
 
     home = Path(out)
-    shown, warm, steps, size = (32, 6, 2, 16) if quick else (256, 24, 20, 64)
-    models = {START: teach(world(START), home / START, seed, demonstrations=shown, skill=0.3, steps=warm)}
+    shown, warm, steps, size = (32, 6, 2, 16) if quick else (256, 24, 25, 64)
+    models = {START: teach(world(START), home / START, seed, demonstrations=shown, skill=SKILL, steps=warm)}
     tick()
     for arm in (ONE, MANY):
         method = PPO(episodes=size)
@@ -124,7 +136,7 @@ def trial(seed: int, quick: bool, out: str, tick: Callable[[], None]) -> Outcome
     for arm, model in models.items():
         figures |= measured(arm, model, models[START], asked, seed, 8 if quick else 48)
         tick()
-    return Outcome(figures)
+    return Figures(figures)
 
 
 def measured(arm: str, model: Path, start: Path, asked: Any, seed: int, plays: int) -> dict[str, float]:
@@ -192,8 +204,8 @@ CLAIM = Claim(
     ),
     how=(
         f"The errand world with everything in {NEAR} rooms, {TURNS} turns; language models of 0.2 million parameters whose context holds the "
-        "present observation alone, and a loop that repeats the goal in it. Fine-tuned on mediocre demonstrations with varied goals, then "
-        f"20 updates of PPO on 64 episodes whose goals are varied or all {TRAINED}. Contradiction: the prompt asks for the other gem, "
+        "present observation alone, and a loop that repeats the goal in it. The wrong gem in the guard's hands ends the episode. Fine-tuned on demonstrations with varied goals, half of whose actions are random, then "
+        f"25 updates of PPO on 64 episodes whose goals are varied or all {TRAINED}. Contradiction: the prompt asks for the other gem, "
         "and the first that is taken is pursued. Weights, prompt, loop: Shapley's split of success over the eight combinations, on tasks "
         "with varied goals. 48 held-out tasks for each figure."
     ),
