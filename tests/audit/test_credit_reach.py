@@ -296,7 +296,7 @@ def test_methods_without_credit_are_not_measured(measure: Measure) -> None:
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        (lambda episodes: [], "answered for 0 of 9 episodes"),
+        (lambda episodes: [], "answered for 0 of 18 episodes"),
         (lambda episodes: [np.zeros(1) for _ in episodes], "gave shape .1,. to episode 0"),
         (
             lambda episodes: [np.random.default_rng().normal(size=len(e.turns)) for e in episodes],

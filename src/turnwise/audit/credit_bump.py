@@ -1,10 +1,11 @@
 """One logged reward is raised, the actual advantage code runs again, and what the advantages of the episode gain is read.
 
 Code that divides by a deviation of the batch, or takes off its mean, moves every advantage with every reward. What that
-does is seen in episodes of *other* tasks, which the reward cannot concern (with one task alone, in later turns of the other
-episodes): after = scale · before + shift, the same numbers for all. Where this holds exactly, scale and shift are taken off
-in the episode that was paid as well, and what is left is the reward's own doing. They are left on where that episode's later
-turns did not move with the others: then the code leaves the paid episode out of what it takes off.
+does is seen in episodes of *other* tasks, which the reward cannot concern: after = scale · before + shift, the same numbers for
+all. So that there are always some, the code is asked about every episode twice, the second time as one of another task. Where
+scale and shift explain those exactly, they are taken off in the episode that was paid as well, and what is left is the reward's own
+doing. They are left on where that episode's later turns did not move with the others: then the code leaves the paid episode out
+of what it takes off.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ _UPDATES = 4
 
 _EXACT = 1e-6
 """Largest distance, relative to the largest advantage, at which a scale and a shift explain all."""
+
+_ELSEWHERE = "of another task"
+"""Added to the group of an episode that is asked about again."""
 
 _STILL = (1.0, 0.0)
 """The scale and the shift of what did not move."""
@@ -192,17 +196,16 @@ def _raises(
     code: Advantages, episodes: list[Episode], share: int, least: int, rng: np.random.Generator
 ) -> list[_Raise]:
     """The raises of one update."""
-    before = advantages_by(code, episodes)
-    if not all(
-        np.array_equal(a, b, equal_nan=True) for a, b in zip(before, advantages_by(code, episodes), strict=True)
-    ):
+    asked = [*episodes, *(replace(episode, group=f"{episode.group} {_ELSEWHERE}") for episode in episodes)]
+    before = advantages_by(code, asked)
+    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(before, advantages_by(code, asked), strict=True)):
         raise AuditError("the advantage code answers differently when asked again; seed what is random in it")
     rewards = np.concatenate([episode.rewards for episode in episodes])
     spread = float(np.nanstd(rewards)) if np.isfinite(rewards).any() else 0.0
     delta = spread if spread > 1e-9 * float(np.nanmax(np.abs(rewards), initial=0.0)) else 1.0
     able = [
         i
-        for i, (episode, values) in enumerate(zip(episodes, before, strict=True))
+        for i, (episode, values) in enumerate(zip(episodes, before[: len(episodes)], strict=True))
         if len(episode.turns) >= least and np.isfinite(episode.rewards).all() and np.isfinite(values).all()
     ]
     # Those whose advantage is not 0 come first: a record may hold one rollout of a group, which is compared with none.
@@ -212,10 +215,10 @@ def _raises(
     for i in sorted(order[:share]):
         last = len(episodes[i].turns) - 1
         for turn in sorted({last // 2, last}):
-            changed = [*episodes[:i], raised(episodes[i], turn, delta), *episodes[i + 1 :]]
+            changed = [*asked[:i], raised(asked[i], turn, delta), *asked[i + 1 :]]
             after = advantages_by(code, changed)
             if np.isfinite(after[i]).all() and len(after[i]) == len(before[i]):
-                common = _common(episodes, before, after, i, turn)
+                common = _common(asked, before, after, i)
                 rounding = _rounding([*before, after[i]])
                 found.append(_Raise(episodes[i], turn, delta, before[i], after[i], common, rounding))
     return found
@@ -229,21 +232,14 @@ def _rounding(advantages: list[Floats]) -> float:
 
 
 def _common(
-    episodes: list[Episode], before: list[Floats], after: list[Floats], paid: int, turn: int
+    episodes: list[Episode], before: list[Floats], after: list[Floats], paid: int
 ) -> tuple[float, float] | None:
-    """The scale and the shift of what the raise cannot concern; None where they do not explain it, or nothing tells."""
-    task = episodes[paid].group
-    others = [j for j, episode in enumerate(episodes) if episode.group != task]
-    first = np.zeros(len(episodes), np.int64)
-    if not others:
-        others = [j for j in range(len(episodes)) if j != paid]
-        first[:] = turn + 1
+    """The scale and the shift of what the raise cannot concern; None where they do not explain it."""
     x, y = [np.zeros(0)], [np.zeros(0)]
-    for j in others:
-        if len(before[j]) == len(after[j]):
-            chosen = turn_of(before[j], episodes[j]) >= first[j]
-            x.append(before[j][chosen])
-            y.append(after[j][chosen])
+    for episode, was, now in zip(episodes, before, after, strict=True):
+        if episode.group != episodes[paid].group and len(was) == len(now):
+            x.append(was)
+            y.append(now)
     told, then = np.concatenate(x), np.concatenate(y)
     known = np.isfinite(told) & np.isfinite(then)
     if known.any() and (told[known] == then[known]).all():

@@ -4,7 +4,8 @@ The errand world wants several actions of several tokens each before it pays, an
 a joke. A model from scratch is warm-started on mediocre demonstrations; then each method over whole episodes gets the same
 number of them. What differs between two of the rows is only how far back a reward reaches: with γ = 0 the
 joke wins. Two further rows see single replies, compared by what comes of each at once: PPO against a reward model
-(RLHF), and DPO. A second table shows a world that none of us wrote, before and after.
+(RLHF), and DPO. A second table shows a world that none of us wrote, before and after. At the end stand the audit cards of
+the first seed's runs, side by side.
 """
 
 from __future__ import annotations
@@ -208,6 +209,7 @@ def main(*, quick: bool = False, out: Path | str = "runs/demo", seeds: int | Non
     Returns:
         The page.
     """
+    from turnwise.recipes import demo_cards
     from turnwise.recipes.demo_page import show, write
 
     out = new_folder(Path(out))
@@ -261,7 +263,10 @@ def main(*, quick: bool = False, out: Path | str = "runs/demo", seeds: int | Non
     }
     (out / "results.json").write_text(json.dumps(results, indent=2))
     show(results)
-    return write(results, out)
+    runs = {method.label: out / f"{method.slug}-0" for method in METHODS if method.algorithm}
+    found = demo_cards.cards(runs, ERRAND.env)
+    demo_cards.show(found)
+    return write(results, out, demo_cards.sections(found, runs, out))
 
 
 def _with_costs(method: Method, figures: dict[str, float], costs: dict[str, float]) -> dict[str, float]:

@@ -83,8 +83,8 @@ def show(results: Mapping[str, Any]) -> None:
     print_caption(caption(results))
 
 
-def write(results: Mapping[str, Any], out: Path) -> Path:
-    """Write ``report.html`` with the tables, the curves, and a page for each first run to step through."""
+def write(results: Mapping[str, Any], out: Path, cards: Sequence[Any] = ()) -> Path:
+    """Write ``report.html`` with the tables, the curves, the sections of `cards`, and a page for each first run to step through."""
     from turnwise.runs import across_runs
     from turnwise.runs.figures import dot_interval_chart
     from turnwise.runs.page import Section, write_page
@@ -122,6 +122,7 @@ def write(results: Mapping[str, Any], out: Path) -> Path:
                 ],
             ),
             Section("A world none of us wrote", [html_table(other_heading, other_rows, figures=2)]),
+            *cards,
             Section(
                 "Episodes, turn by turn", [html_table(["run", "before and after"], links(pages, out, "step through"))]
             ),
