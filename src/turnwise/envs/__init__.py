@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from turnwise.envs.demonstrations import demonstrate
     from turnwise.envs.exact import Tabular, optimal_policy, optimal_return, planner, policy_return
     from turnwise.envs.guess import parse_int
-    from turnwise.envs.interrupted import Interrupted
+    from turnwise.envs.interrupted import Blackout, Distracted, Interrupted
     from turnwise.envs.one_reply import OneReply
     from turnwise.envs.prompts import PromptEnv
     from turnwise.envs.registry import EnvSpec, ids, load, make, register, spec
@@ -23,6 +23,8 @@ _HOME = {
     "Agent": "coroutine",
     "EnvFactory": "coroutine",
     "EnvSpec": "registry",
+    "Blackout": "interrupted",
+    "Distracted": "interrupted",
     "Interrupted": "interrupted",
     "OneReply": "one_reply",
     "MultiAgentEnv": "coroutine",
@@ -45,6 +47,8 @@ _HOME = {
 
 __all__ = [
     "Agent",
+    "Blackout",
+    "Distracted",
     "EnvFactory",
     "EnvSpec",
     "Interrupted",
