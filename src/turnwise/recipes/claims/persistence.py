@@ -23,6 +23,8 @@ ARMS = (*OFFLINE, *MULTI)
 """All arms, in order."""
 SKILL = 0.5
 """Share of an expert's actions in the noisy demonstrations."""
+TURN = 3
+"""The disturbance follows this action: half-way through the median episode of a planner, of 6 turns."""
 HALF = 0.5
 """Less than this share of undisturbed success left is no persistence."""
 
@@ -50,9 +52,10 @@ def trial(seed: int, quick: bool, out: str, tick: Callable[[], None]) -> Outcome
     models[ONLINE] = go_on(online, WORLD, home / ONLINE, seed, start=noisy, steps=steps, lr=5e-4)
     tick()
     for name in MULTI:
-        method = PPO(episodes=size) if name.startswith("PPO") else Reinforce(groups=size // 8)
+        # Without a critic that knows the start, the first steps from a policy that always does the same are noise.
+        method = PPO(episodes=size, critic_warmup=2) if name.startswith("PPO") else Reinforce(groups=size // 8)
         start = models[PERFECT if name.endswith("perfect") else NOISY]
-        models[name] = go_on(method, WORLD, home / name, seed, start=start, steps=steps)
+        models[name] = go_on(method, WORLD, home / name, seed, start=start, steps=steps, lr=5e-4)
         tick()
     figures: dict[str, float] = {}
     for name, model in models.items():
@@ -64,19 +67,35 @@ def trial(seed: int, quick: bool, out: str, tick: Callable[[], None]) -> Outcome
 def measured(name: str, model: Path, seed: int, plays: int) -> dict[str, float]:
     """The figures of an arm.
 
-    ``undisturbed`` is success, ``elsewhere`` and ``moved`` are success after being put elsewhere and after five forced moves
-    (`turnwise.audit.persistence`), ``kept`` is ``elsewhere`` over ``undisturbed``.
+    ``undisturbed`` is success, ``elsewhere`` and ``moved`` are success in those episodes that last long enough to be disturbed,
+    after being put elsewhere and after five forced moves; ``kept`` is ``elsewhere`` over ``undisturbed``, and nothing where
+    that is 0. The audit's own figure (`turnwise.audit.persistence`) is relative to a planner instead, who always succeeds
+    here.
     """
-    from turnwise.audit.persistence import persistence
-    from turnwise.recipes.claims.language import curve, evidence
+    import numpy as np
+
+    from turnwise.audit.persistence import success
+    from turnwise.audit.players import held_out_seeds
+    from turnwise.envs import Interrupted
+    from turnwise.recipes.claims.language import evidence, value
 
     seen = evidence(WORLD, model, seed, plays)
-    calm, elsewhere, _ = curve(persistence("teleport")(seen), 3)
-    _, moved, _ = curve(persistence("moves")(seen), 3)
+    make, player = seen.make_env, seen.player
+    assert make is not None
+    assert player is not None
+
+    def after(moves: int, scatter: bool) -> float:
+        played = player(
+            lambda: Interrupted(make(), turn=TURN, moves=moves, scatter=scatter, seed=seed), held_out_seeds(plays, seed)
+        )
+        found = [episode.metrics["success"] for episode in played if episode.metrics["interrupted"]]
+        return float(np.mean(found)) if found else math.nan
+
+    calm, elsewhere = value(success(seen)), after(0, True)
     return {
         f"undisturbed, {name}": calm,
         f"elsewhere, {name}": elsewhere,
-        f"moved, {name}": moved,
+        f"moved, {name}": after(5, False),
         f"kept, {name}": elsewhere / calm if calm > 0 else math.nan,
     }
 
@@ -100,7 +119,9 @@ CLAIM = Claim(
     ),
     learner="language model",
     claimed=(
-        *(Comparison(f"kept, {name}", "below", HALF) for name in OFFLINE),
+        *(Comparison(f"kept, {name}", "below", HALF) for name in OFFLINE if name != OVER),
+        # It may reach nothing at all, of which nothing can be kept.
+        Comparison(f"elsewhere, {OVER}", "below", HALF),
         *(Comparison(f"kept, {name}", "above", HALF) for name in MULTI),
     ),
     found=(
@@ -113,7 +134,7 @@ CLAIM = Claim(
     how=(
         "A vault of 5 rooms that never slips, 20 turns; language models of 0.2 million parameters from scratch, the whole episode "
         "in their context. SFT on 128 demonstrations, perfect or with half of the actions random. From the noisy start: DPO on its own pairs of "
-        "episodes, 6 or 48 updates; DPO online, 12 updates on 32 pairs. From each start: PPO and REINFORCE, 12 updates on 64 episodes. Half-way through "
+        "episodes, 6 or 48 updates; DPO online, 12 updates on 32 pairs. From each start: PPO (its first two updates teach the critic alone) and REINFORCE, 12 updates on 64 episodes. Half-way through "
         "a planner's episode the agent is put elsewhere and loses the key; kept: success then, over success undisturbed. Success "
         "over 64 held-out tasks, a planner's is 1."
     ),
