@@ -25,6 +25,7 @@ from turnwise.audit import (
     Series,
     Trial,
     planted,
+    speaker,
 )
 from turnwise.audit.card import Card, Refused, make_card
 from turnwise.audit.card_file import SCHEMA, as_data, read_card
@@ -32,6 +33,7 @@ from turnwise.audit.card_page import write_card, write_comparison
 from turnwise.audit.card_text import card_text, comparison_text, controls_text
 from turnwise.audit.card_words import interval_text, value_text
 from turnwise.audit.errors import AuditError
+from turnwise.envs import make, spec
 from turnwise.errors import TurnwiseError
 from turnwise.testing import FixedMeasure
 
@@ -268,3 +270,16 @@ def test_figures_in_words() -> None:
     assert value_text(measured(value=0.256, unit="share", interval=(0.0, 1.0))) == "26 %"
     assert value_text(measured(value=1234.0, unit="tokens")) == "1,234 tokens"
     assert interval_text(measured(interval=(-0.5, math.inf), unit="")) == "[−0.500, ∞]"
+
+
+def test_a_policy_that_never_says_an_action_of_the_world() -> None:
+    env = spec("vault")
+    silent = Evidence(
+        config={}, player=speaker(lambda *_: "banana"), make_env=lambda: make("vault"), tabular=env.exact(), plays=8
+    )
+    card = make_card("silent", silent)
+    assert not [line.name for line in card.lines if isinstance(line.answer, Refused)]
+    # It can be seen to do nothing; nothing is said of how far it looks.
+    assert "revealed horizon" in {missing.name for missing in card.missing}
+    assert all(math.isfinite(found.value) for found in card.measured.values())
+    assert card.measured["goal/success"].value == 0.0

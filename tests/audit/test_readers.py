@@ -257,3 +257,8 @@ def test_no_measure_of_records_raises_on_any_of_them(tmp_path: Path, trl: Path) 
             if quantity.measure.__module__.rpartition(".")[2] in NAMES:
                 found = quantity.measure(evidence)
                 assert isinstance(found, NotMeasurable) or found.n >= 1
+
+
+def test_a_record_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(AuditError, match="there is no run and no record at"):
+        read_evidence(tmp_path / "nothing")

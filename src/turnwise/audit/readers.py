@@ -66,12 +66,16 @@ def read_evidence(path: str | Path) -> Evidence:
     is verifiers' or one object per turn, which its first line tells.
 
     Raises:
-        AuditError: it is none of these, or a line of one object per turn is bad.
+        AuditError: it is none of these or not there, or a line of one object per turn is bad.
         RunError: a run or a log that cannot be read.
     """
     path = Path(path)
     if path.is_dir():
         return _read_folder(path)
+    if not path.exists():
+        raise AuditError(
+            f"there is no run and no record at {path}; give a run folder, or a file that `turnwise audit` reads"
+        )
     with disk(path, "read"), path.open("rb") as file:
         start = file.read(4)
     if start == b"PAR1":
