@@ -1,6 +1,6 @@
 """Attention over a prefix tree: (1) it is masked softmax attention along each path, in value and in all three gradients, for
-random trees, head counts and widths, whoever asks; (2) blocks of any size and probabilities kept or not give the same; (3) so
-does PyTorch's own function, which other devices and 16-bit weights use."""
+random trees, head counts and widths, whoever asks; (2) blocks of any size, sequences by themselves and probabilities kept or not
+give the same; (3) so does PyTorch's own function, which other devices and 16-bit weights use; (4) memory grows with the tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from turnwise.models import tree_attention
+from turnwise.models import attention_pieces, tree_attention
 from turnwise.models.tree_attention import Tree
 from turnwise.tree import PrefixTree
 
@@ -63,12 +63,26 @@ def with_gradients(attend: Any, q: Tensor, k: Tensor, v: Tensor, given_: Tensor)
     return [out, *torch.autograd.grad((out * given_).sum(), leaves)]
 
 
-@given(sequences, heads)
-@settings(max_examples=40, deadline=None)
-def test_it_is_attention_along_each_path(found: list[list[int]], shape: tuple[int, int]) -> None:
+def limited(patch: pytest.MonkeyPatch, limits: dict[str, int]) -> None:
+    for name, value in limits.items():
+        patch.setattr(attention_pieces if name == "KEPT" else tree_attention, name, value)
+
+
+BY_THEMSELVES = {"LONG": 1, "LONG_RUN": 3}
+"""Every sequence is answered by itself."""
+
+
+@pytest.mark.parametrize("limits", [{}, BY_THEMSELVES, {"LONG": 100}])
+@given(found=sequences, shape=heads)
+@settings(max_examples=30, deadline=None)
+def test_it_is_attention_along_each_path(
+    found: list[list[int]], shape: tuple[int, int], limits: dict[str, int]
+) -> None:
     tree, lengths = made(found)
     q, k, v, slope = drawn(len(tree), *shape)
-    ours = with_gradients(lambda a, b, c: Tree(tree, lengths, q.device).attend(0, a, b, c, 0.7), q, k, v, slope)
+    with pytest.MonkeyPatch.context() as patch:
+        limited(patch, limits)
+        ours = with_gradients(lambda a, b, c: Tree(tree, lengths, q.device).attend(0, a, b, c, 0.7), q, k, v, slope)
     theirs = with_gradients(lambda a, b, c: by_hand(tree, lengths, a, b, c, 0.7), q, k, v, slope)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
@@ -121,7 +135,17 @@ def test_a_plan_is_asked_by_all_nodes_again_afterwards() -> None:
 
 
 @pytest.mark.parametrize(
-    "limits", [{"RUN": 3}, {"BLOCK": 1}, {"RUN": 4, "PADDING": 0}, {"KEPT": 0}, {"RUN": 2, "KEPT": 5}]
+    "limits",
+    [
+        {"RUN": 3},
+        {"BLOCK": 1},
+        {"RUN": 4, "PADDING": 0},
+        {"KEPT": 0},
+        {"RUN": 2, "KEPT": 5},
+        BY_THEMSELVES,
+        {"LONG": 1, "LONG_RUN": 1, "KEPT": 0},
+        {"LONG": 1, "LONG_RUN": 2, "KEPT": 3},
+    ],
 )
 @given(found=sequences)
 @settings(max_examples=10, deadline=None)
@@ -134,8 +158,7 @@ def test_neither_blocks_nor_what_is_kept_change_anything(found: list[list[int]],
 
     expected = ours()
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in limits.items():
-            patch.setattr(tree_attention, name, value)
+        limited(patch, limits)
         got = ours()
     for a, b in zip(expected, got, strict=True):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
@@ -162,9 +185,11 @@ def test_so_does_the_function_of_other_devices(found: list[list[int]]) -> None:
         torch.testing.assert_close(a, b.double(), atol=0.2, rtol=0.05)
 
 
-def test_memory_grows_with_the_tokens() -> None:
+@pytest.mark.parametrize("limits", [{"LONG": 1}, {"LONG": 1 << 30}])
+def test_memory_grows_with_the_tokens(limits: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """What a long path leaves for the backward pass is what went in."""
-    tree, lengths = made([list(range(tree_attention.KEPT + 200))])
+    limited(monkeypatch, limits)
+    tree, lengths = made([list(range(attention_pieces.KEPT + 200))])
     q, k, v, _ = drawn(len(tree), 2, 2, torch.float32)
     leaves = [q.requires_grad_(), k.requires_grad_(), v.requires_grad_()]
     kept: list[int] = []
@@ -174,6 +199,19 @@ def test_memory_grows_with_the_tokens() -> None:
     while function is not None and not hasattr(function, "kept"):
         function = function.next_functions[0][0]
     assert function is not None
-    probabilities = sum(p.numel() for p in function.kept if p is not None)  # type: ignore[attr-defined]
-    assert probabilities <= tree_attention.KEPT**2 * 2
+    probabilities = sum(p.numel() for some in function.kept for p in some if p is not None)  # type: ignore[attr-defined]
+    assert 0 < probabilities <= attention_pieces.KEPT**2 * 2
     assert sum(kept) <= 2 * sum(x.numel() for x in leaves)
+
+
+def test_nothing_is_kept_without_gradients() -> None:
+    tree, lengths = made([list(range(30))])
+    q, k, v, _ = drawn(len(tree), 2, 2)
+    for limits in ({}, BY_THEMSELVES):
+        with pytest.MonkeyPatch.context() as patch:
+            limited(patch, limits)
+            out = torch.zeros(len(tree) + 1, 2, 5, dtype=q.dtype)
+            piece = next(Tree(tree, lengths, q.device)._made(2, 2, q.dtype, tree_attention.LONG))
+            a, b, c = (x[0].transpose(0, 1).contiguous() for x in (q, k, v))
+            assert not any(p is not None for p in piece.answer(a, b, c, out, False))
+            assert all(p is not None for p in piece.answer(a, b, c, out, True))

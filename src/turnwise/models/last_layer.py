@@ -119,11 +119,10 @@ def _is_heard(part: nn.Module) -> bool:
 
 def _forward(layer: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
     """(1, U, d) -> (1, K, d) at the nodes that the plan says are read, or all of them if it does not say or somebody listens."""
-    plan = kwargs.get("plan")
-    read = _read(plan)
-    if plan is None or read is None or args or any(map(_is_heard, layer.modules())):
+    read = _read(kwargs.get("plan"))
+    if read is None or len(read) == hidden_states.shape[1] or args or any(map(_is_heard, layer.modules())):
         return type(layer).forward(layer, hidden_states, *args, **kwargs)
-    with plan.reading():
+    with kwargs["plan"].reading():
         said = layer.self_attn(hidden_states=layer.input_layernorm(hidden_states), **kwargs)[0]
     rows = hidden_states.index_select(1, read) + said.index_select(1, read)
     return rows + layer.mlp(layer.post_attention_layernorm(rows))
