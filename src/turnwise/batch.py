@@ -170,15 +170,22 @@ class Batch:
                 prefixes once has the least to do. Without, sequences come sorted by length, for one that pads.
         """
         lengths = _integers(self.lengths)
+        distinct = sum(lengths)
         if not share:
             blocks = sorted(self._units(), key=lambda block: max(lengths[i] for i in block))
             paths = np.split(np.arange(sum(lengths)), np.cumsum(lengths, dtype=np.int64)[:-1])
         else:
             tree = PrefixTree.of(self.tokens.cpu().numpy(), lengths)  # pyright: ignore[reportUnknownMemberType]
-            rank = np.argsort(tree.order)
+            distinct, rank = len(tree), np.argsort(tree.order)
             blocks = sorted(self._units(), key=lambda block: min(rank[i] for i in block))
             paths = np.split(tree.node, np.cumsum(lengths, dtype=np.int64)[:-1])
-        nodes = [np.unique(np.concatenate([paths[i] for i in block])) for block in blocks]
+        if blocks and distinct <= max_tokens:
+            yield [i for block in blocks for i in block]
+            return
+        nodes = [  # one path has each of its nodes once
+            paths[block[0]] if len(block) == 1 else np.unique(np.concatenate([paths[i] for i in block]))
+            for block in blocks
+        ]
         for first, last in _parts(nodes, max_tokens):
             yield [i for block in blocks[first:last] for i in block]
 
