@@ -10,7 +10,24 @@ import gymnasium
 from turnwise.envs.errors import EnvError
 
 
-class Interrupted(gymnasium.Wrapper[str, str, str, str]):
+class _Disturbed(gymnasium.Wrapper[str, str, str, str]):
+    """Counts the agent's actions, and draws from a generator of its own for each episode."""
+
+    def __init__(self, env: Any, seed: int) -> None:
+        super().__init__(env)
+        self._seed = seed
+        self._acted = 0
+        self._done = False
+        self._rng = random.Random(seed)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        self._acted, self._done = 0, False
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._rng = random.Random(f"{self._seed} {getattr(self.unwrapped, 'seed', seed) if seed is None else seed}")
+        return observation, info
+
+
+class Interrupted(_Disturbed):
     """After the agent's action number `turn`, something else acts: random moves, or a throw into another place.
 
     The agent reads the observation after the disturbance. The forced moves use up turns of the environment; what they
@@ -34,7 +51,7 @@ class Interrupted(gymnasium.Wrapper[str, str, str, str]):
     """
 
     def __init__(self, env: Any, *, turn: int, moves: int = 5, scatter: bool = False, seed: int = 0) -> None:
-        super().__init__(env)
+        super().__init__(env, seed)
         if turn < 1 or moves < 0 or (moves == 0 and not scatter):
             raise EnvError(f"Interrupted needs turn >= 1 and something to do, got turn={turn}, moves={moves}")
         needed = ["legal_actions", "save", "restore"] * (moves > 0) + ["scatter"] * scatter
@@ -44,16 +61,6 @@ class Interrupted(gymnasium.Wrapper[str, str, str, str]):
         self.turn = turn
         self.moves = moves
         self.scatter = scatter
-        self._seed = seed
-        self._acted = 0
-        self._done = False
-        self._rng = random.Random(seed)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        self._acted, self._done = 0, False
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._rng = random.Random(f"{self._seed} {getattr(self.unwrapped, 'seed', seed) if seed is None else seed}")
-        return observation, info
 
     def step(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
@@ -85,25 +92,15 @@ class Interrupted(gymnasium.Wrapper[str, str, str, str]):
         return None
 
 
-class _Window(gymnasium.Wrapper[str, str, str, str]):
+class _Window(_Disturbed):
     """After the agent's action number `turn`, `turns` observations in a row are changed; the world is not."""
 
     def __init__(self, env: Any, *, turn: int, turns: int = 3, seed: int = 0) -> None:
-        super().__init__(env)
+        super().__init__(env, seed)
         if turn < 1 or turns < 1:
             raise EnvError(f"{type(self).__name__} needs turn >= 1 and turns >= 1, got turn={turn}, turns={turns}")
         self.turn = turn
         self.turns = turns
-        self._seed = seed
-        self._acted = 0
-        self._done = False
-        self._rng = random.Random(seed)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        self._acted, self._done = 0, False
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._rng = random.Random(f"{self._seed} {getattr(self.unwrapped, 'seed', seed) if seed is None else seed}")
-        return observation, info
 
     def step(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
