@@ -10,21 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.refusals import Captured, refused
 from turnwise.audit import Control, Evidence, Iteration, Level, Quantity, Section, catalogue, planted
 from turnwise.audit.card_file import read_card
 from turnwise.cli.main import main
 from turnwise.testing import FixedMeasure
-
-Captured = pytest.CaptureFixture[str]
-
-
-def refused(arguments: list[str], capsys: Captured, *parts: str) -> None:
-    capsys.readouterr()
-    assert main(arguments) == 2
-    message = capsys.readouterr().err
-    assert "Traceback" not in message
-    for part in parts:
-        assert part in message
 
 
 @pytest.fixture

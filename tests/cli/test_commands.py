@@ -12,23 +12,12 @@ from typing import Any
 
 import pytest
 
+from tests.cli.refusals import Captured, refused
 from turnwise.cli.main import main
 from turnwise.envs import ids, make, registry
 from turnwise.envs.registry import EnvSpec, register
 from turnwise.recipes import catalogue
 from turnwise.runs import Interrupted
-
-Captured = pytest.CaptureFixture[str]
-
-
-def refused(arguments: list[str], capsys: Captured, *parts: str) -> None:
-    capsys.readouterr()
-    assert main(arguments) == 2
-    message = capsys.readouterr().err
-    assert "Traceback" not in message
-    for part in parts:
-        assert part in message
-
 
 # ---- eval
 

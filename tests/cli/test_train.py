@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.refusals import Captured, refused
 from turnwise.algorithms import PPO
 from turnwise.cli.main import main
 from turnwise.recipes.flat import settings
@@ -20,22 +21,11 @@ from turnwise.runs import read_metrics
 
 from .conftest import TINY
 
-Captured = pytest.CaptureFixture[str]
 SMALL = ["train", "reinforce", *TINY, "--groups", "1", "--group-size", "2"]
 
 
 def config(run: Path) -> dict[str, Any]:
     return json.loads((run / "config.json").read_text())["config"]["training"]
-
-
-def refused(arguments: list[str], capsys: Captured, *parts: str) -> None:
-    """The command ends with 2 and one message without a traceback that holds all `parts`."""
-    capsys.readouterr()
-    assert main(arguments) == 2
-    message = capsys.readouterr().err
-    assert "Traceback" not in message
-    for part in parts:
-        assert part in message
 
 
 def test_every_setting_is_a_flag(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
